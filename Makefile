@@ -1,0 +1,43 @@
+# Each line of `make help` below is a target. All but demo-down install first what is missing, which is quick when nothing is.
+
+.PHONY: help setup guest demo demo-shell demo-down test check bench lock
+.NOTPARALLEL:
+
+help:
+	@echo 'make setup        install what is missing (Debian packages, .venv, Go, terraform), build the provider'
+	@echo 'make demo         terraform apply boots a real machine, in a world of its own'
+	@echo 'make demo-shell   a shell in that world'
+	@echo 'make demo-down    end it, without a trace'
+	@echo 'make test         checks and all tests'
+	@echo 'make check        the checks alone'
+	@echo 'make bench        how fast, how idle'
+
+setup:
+	@tools/setup
+
+# The disk image that the demo and the machine tests boot.
+guest: setup
+	@tools/guest/build .cache/guest/guest.qcow2
+
+demo: guest
+	@tools/demo up
+
+demo-shell: setup
+	@tools/demo shell
+
+demo-down:
+	@tools/demo down
+
+test: guest
+	@.venv/bin/python tools/test
+
+check: setup
+	@.venv/bin/python tools/test check
+
+bench: guest
+	@.venv/bin/python -m pytest tests/bench -q -s -p no:randomly
+
+# requirements.lock from pyproject.toml, for every Python from 3.11 on; needs uv. The three names build what comes as source.
+lock:
+	@printf 'hatchling\neditables\nsetuptools\n' | uv pip compile --universal --python-version 3.11 --all-extras \
+	    --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock pyproject.toml -

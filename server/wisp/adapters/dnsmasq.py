@@ -1,0 +1,150 @@
+"""A gateway's DHCP: one dnsmasq, in the gateway's namespace, with a directory of files of its own.
+
+It must outlive the agent, so it daemonizes and is found again by its pid file, its command line
+and its network namespace (a namespace's name can be gone while dnsmasq holds on to the rest). It reads its files when
+started and on SIGHUP only, so a file says nothing of what it knows: the file `served`, written after it was told,
+does. It refuses to give an address to a new MAC while it remembers another's lease on it, so it is told by
+SIGHUP only of leases that came; for one that went it starts anew, without memory (a client's renewal is accepted all
+the same: it is authoritative). It stays root, as its files are nobody else's, with the few capabilities it needs.
+"""
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+import select
+import shutil
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wisp.adapters.marks import need
+from wisp.adapters.nft import INSIDE
+from wisp.adapters.program import must
+from wisp.host import Gateway, Lease
+
+LEASE_SECONDS = 86_400
+CAPABILITIES = "-all,+net_admin,+net_raw,+net_bind_service,+dac_read_search,+setgid"
+
+
+@dataclass(frozen=True, slots=True)
+class Dhcp:
+    """A gateway's dnsmasq and its files, in a directory of their own."""
+
+    directory: Path
+
+    @property
+    def _conf(self) -> Path:
+        return self.directory / "dnsmasq.conf"
+
+    def render(self, gateway: Gateway, mtu: int) -> dict[str, str]:
+        """File name -> text. Without NAT no router is announced, lest a guest with two networks send
+        everything into the one without a way out; an empty option keeps dnsmasq from naming itself."""
+        inside = ipaddress.ip_interface(gateway.address)
+        settings = {
+            "port": "0", "interface": INSIDE, "except-interface": "lo", "bind-interfaces": "", "no-hosts": "",
+            "no-resolv": "", "dhcp-authoritative": "", "user": "root", "group": "root",
+            "dhcp-range": f"{inside.network.network_address},static,{inside.netmask},{LEASE_SECONDS}",
+            "dhcp-hostsfile": str(self.directory / "hosts"), "dhcp-leasefile": str(self.directory / "leases"),
+            "pid-file": str(self.directory / "pid")}
+        options = {"router": (str(inside.ip),) if gateway.nat else (), "mtu": (str(mtu),), "dns-server": gateway.dns}
+        lines = [f"{key}={value}" if value else key for key, value in settings.items()]
+        lines += [f"dhcp-option=option:{','.join((name, *values))}" for name, values in options.items()]
+        hosts = [f"{lease.mac},{lease.address},{lease.name}" for lease in sorted(gateway.leases)]
+        return {"dnsmasq.conf": "".join(f"{line}\n" for line in lines), "hosts": "".join(f"{line}\n" for line in hosts)}
+
+    def serve(self, gateway: Gateway, mtu: int, namespace: Path) -> None:
+        """In the gateway's namespace: tell dnsmasq what is new, start it, or end it, as need be."""
+        if not gateway.dhcp:
+            self.remove()
+            return
+        before, after, pid = self._read(), self.render(gateway, mtu), self._running(namespace)
+        if pid and self._is_served() and before == after:
+            return
+        grown = before["dnsmasq.conf"] == after["dnsmasq.conf"] and _lines(before["hosts"]) <= _lines(after["hosts"])
+        if not (pid and grown and self._is_served()):
+            self.end()
+            pid = None
+        (self.directory / "served").unlink(missing_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, text in after.items():
+            (self.directory / name).write_text(text)
+        if pid:
+            os.kill(pid, signal.SIGHUP)
+        else:
+            must(["setpriv", "--no-new-privs", f"--bounding-set={CAPABILITIES}",
+                  "dnsmasq", f"--conf-file={self._conf}"])
+        (self.directory / "served").write_text(_sum(after))
+
+    def look(self, gateway: Gateway, mtu: int, namespace: Path) -> Gateway:
+        """The gateway, as its links and rules show it to be, with what is served."""
+        if not self.directory.exists():
+            return replace(gateway, dhcp=False)
+        need(self._running(namespace), "dnsmasq is not running")
+        need(self._is_served(), "dnsmasq has not read its files")
+        texts = self._read()
+        servers = next(line for line in texts["dnsmasq.conf"].splitlines() if ":dns-server" in line).split(",")[1:]
+        leases = frozenset(Lease(*line.split(",")) for line in _lines(texts["hosts"]))
+        gateway = replace(gateway, dhcp=True, dns=tuple(servers), leases=leases)
+        need(texts == self.render(gateway, mtu), "dnsmasq is set up for something else")
+        return gateway
+
+    def end(self) -> None:
+        """Ends every dnsmasq with our configuration, wherever its pid file went."""
+        for pid in (int(each) for each in os.listdir("/proc") if each.isdigit()):
+            if self._is_ours(pid):
+                _end(pid)
+        (self.directory / "pid").unlink(missing_ok=True)
+        (self.directory / "leases").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        self.end()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _read(self) -> dict[str, str]:
+        return {name: _text(self.directory / name) for name in ("dnsmasq.conf", "hosts")}
+
+    def _is_served(self) -> bool:
+        return _text(self.directory / "served") == _sum(self._read())
+
+    def _running(self, namespace: Path) -> int | None:
+        """Its pid, if it runs in this network namespace."""
+        with suppress(OSError, ValueError):
+            pid = int((self.directory / "pid").read_text())
+            if self._is_ours(pid) and os.path.samefile(f"/proc/{pid}/ns/net", namespace):
+                return pid
+        return None
+
+    def _is_ours(self, pid: int) -> bool:
+        with suppress(OSError):
+            return f"--conf-file={self._conf}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return False
+
+
+def _text(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return path.read_text()
+    return ""
+
+
+def _lines(text: str) -> frozenset[str]:
+    return frozenset(text.splitlines())
+
+
+def _sum(texts: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
+
+
+def _end(pid: int) -> None:
+    """It is no child of ours: its end is waited for at a pidfd."""
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            for how in (signal.SIGTERM, signal.SIGKILL):
+                signal.pidfd_send_signal(descriptor, how)
+                if select.select([descriptor], [], [], 2)[0]:
+                    break
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,166 @@
+"""The networks of this cluster on this node, built in and read back from the kernel: segments here, gateways
+in `gateway`.
+
+A segment is a bridge and, in it, a VXLAN device. The device's all-zero FDB entries say whom to send what
+no better place is known for: broadcasts and first frames go to every peer (head-end replication), and where each
+MAC lives is then learned from what arrives. No spanning tree, since a mesh whose members do not pass on has no loops.
+
+Finding a network's devices by their marks means parsing every link of the node (25 ms per 100), so the
+VNIs that a uid was seen with are remembered, and then only devices of those names are asked for.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from wisp.adapters import links
+from wisp.adapters.gateway import Gateways
+from wisp.adapters.links import Link, Net
+from wisp.adapters.marks import Broken, Marks, need
+from wisp.errors import StepFailed
+from wisp.host import Gateway, Segment
+from wisp.ports import Ring
+
+PORT = 4789
+OVERHEAD = 50
+OURS = re.compile(r"(?:br|vx|gi|go|gw)-([0-9a-f]{6})")
+
+
+class KernelFabric:
+    """The port `Fabric`.
+
+    cluster         the cluster's uid
+    state           directory for the files of gateways
+    underlay        this node's address on the network that carries VXLAN; a loopback one will do on a lone node
+    underlay_link   the device it is on; found by the address if not given
+    """
+
+    def __init__(self, cluster: str, state: Path, underlay: str, underlay_link: str | None = None) -> None:
+        self._marks = Marks(cluster)
+        self._gateways = Gateways(self._marks, state.absolute() / "gateways")
+        self._underlay = underlay
+        self._lower_name = underlay_link
+        self._seen: dict[str, set[int]] = {}
+        self._watcher: links.Watcher | None = None
+
+    def observe(self, tokens: Collection[str] | None) -> Iterable[Segment | Gateway]:
+        with _failing("ObserveFailed"), links.opened() as net:
+            found = self._find(net, tokens)
+            lower = self._lower(net) if found else None
+            parts = [part for uid, vni in found if lower for part in (
+                self._look(net, uid, vni, lower), self._gateways.look(net, uid, vni, _mtu(lower)))]
+        return [part for part in parts if part]
+
+    def watch(self, ring: Ring) -> None:
+        def heard(alias: str | None) -> None:
+            uid = alias and self._marks.uid(alias)
+            if uid or alias is None:
+                ring(uid)
+
+        self._watcher = links.Watcher(heard)
+
+    def build_segment(self, segment: Segment) -> None:
+        vxlan_name = _vxlan(segment.vni)
+        with _failing("SegmentFailed"), links.opened() as net:
+            self._remember(segment)
+            lower = self._lower(net)
+            vxlan = self._marks.find(net, vxlan_name, segment.uid)
+            if vxlan and not self._carries(vxlan, segment.vni, lower):
+                net.delete(vxlan)
+            below = {} if lower.loopback else {"vxlan_link": lower.index}       # the kernel then minds its MTU
+            vxlan = self._marks.claim(net, vxlan_name, segment.uid, "vxlan", vxlan_id=segment.vni, vxlan_port=PORT,
+                                      vxlan_local=self._underlay, vxlan_learning=1, **below)
+            bridge = self._marks.claim(net, segment.bridge, segment.uid, "bridge", br_stp_state=0, br_forward_delay=0)
+            links.put_setting("net/bridge/bridge-nf-call-iptables", "0")
+            links.put_setting(f"net/ipv6/conf/{bridge.name}/disable_ipv6", "1")  # else the node itself is on the network
+            net.settle(bridge, mtu=_mtu(lower))
+            net.settle(vxlan, mtu=_mtu(lower), master=bridge.index)
+            net.reflood(vxlan, segment.peers)
+
+    def remove_segment(self, segment: Segment) -> None:
+        with _failing("SegmentFailed"), links.opened() as net:
+            for name in (_vxlan(segment.vni), segment.bridge):
+                self._marks.delete(net, name, segment.uid)
+
+    def build_gateway(self, gateway: Gateway) -> None:
+        with _failing("GatewayFailed"), links.opened() as net:
+            self._remember(gateway)
+            self._gateways.build(net, gateway, _mtu(self._lower(net)))
+
+    def remove_gateway(self, gateway: Gateway) -> None:
+        with _failing("GatewayFailed"), links.opened() as net:
+            self._gateways.remove(net, gateway)
+
+    def mtu(self) -> int:
+        with _failing("UnderlayMissing"), links.opened() as net:
+            return _mtu(self._lower(net))
+
+    def close(self) -> None:
+        if self._watcher:
+            self._watcher.close()
+            self._watcher = None
+
+    def _lower(self, net: Net) -> Link:
+        self._lower_name = self._lower_name or net.carrier(self._underlay)
+        link = net.link(self._lower_name) if self._lower_name else None
+        if not link:
+            raise StepFailed("UnderlayMissing", f"no link carries the underlay address {self._underlay}")
+        return link
+
+    def _remember(self, part: Segment | Gateway) -> None:
+        self._seen.setdefault(part.uid, set()).add(part.vni)
+
+    def _find(self, net: Net, tokens: Collection[str] | None) -> list[tuple[str, int]]:
+        """(uid, VNI) of what there may be of these tokens."""
+        if tokens is None or not self._seen.keys() >= set(tokens):
+            named = [(link.name, self._marks.uid(link.alias)) for link in net.links()]
+            if tokens is None:
+                named += [(name, self._gateways.owner(name)) for name in links.namespaces() if OURS.fullmatch(name)]
+            seen: dict[str, set[int]] = {}
+            for name, uid in named:
+                if uid and (match := OURS.fullmatch(name)):
+                    seen.setdefault(uid, set()).add(int(match[1], 16))
+            self._seen = seen if tokens is None else self._seen | seen
+        return [(uid, vni) for uid in sorted(self._seen if tokens is None else tokens)
+                for vni in sorted(self._seen.get(uid, ()))]
+
+    def _look(self, net: Net, uid: str, vni: int, lower: Link) -> Segment | None:
+        """What stands of a segment. Its peers say what is wrong when it is not whole."""
+        part = Segment(uid, vni)
+        bridge, vxlan = self._marks.find(net, part.bridge, uid), self._marks.find(net, _vxlan(vni), uid)
+        if not bridge and not vxlan:
+            return None
+        try:
+            need(bridge, f"{part.bridge} is missing")
+            need(vxlan, f"{_vxlan(vni)} is missing")
+            assert bridge and vxlan
+            need(self._carries(vxlan, vni, lower), f"{vxlan.name} is set up for something else")
+            need(vxlan.master == bridge.index, f"{vxlan.name} is unplugged")
+            for link in (bridge, vxlan):
+                need(link.fits(_mtu(lower)), f"{link.name} is down or has a wrong MTU")
+            return replace(part, peers=net.flooded(vxlan))
+        except Broken as broken:
+            return replace(part, peers=frozenset({f"?broken: {broken}"}))
+
+    def _carries(self, vxlan: Link, vni: int, lower: Link) -> bool:
+        facts = [vxlan.facts.get(f"IFLA_VXLAN_{name}") for name in ("ID", "LOCAL", "PORT", "LEARNING", "LINK")]
+        return facts == [vni, self._underlay, PORT, 1, None if lower.loopback else lower.index]
+
+
+def _mtu(lower: Link) -> int:
+    return (1500 if lower.loopback else lower.mtu) - OVERHEAD
+
+
+def _vxlan(vni: int) -> str:
+    return f"vx-{vni:06x}"
+
+
+@contextmanager
+def _failing(reason: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StepFailed(reason, f"{error.filename or 'the kernel'}: {error.strerror}") from error

@@ -1,0 +1,90 @@
+"""Running `qemu-img`, which parses what strangers wrote.
+
+For an image from outside it runs with bounded memory and time, and, when we are root, as nobody and
+in a network namespace with nothing in it. Files reach it as open descriptors (`/dev/fd/N`), so that
+nobody needs no way into the state directory. It dies with the thread that waits for it. The format is
+always named: what qemu-img guesses, the author of the image has chosen.
+"""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from wisp.adapters.imagecheck import MAX_VIRTUAL, unsafe
+from wisp.adapters.layout import no_space
+from wisp.errors import StepFailed
+
+NOBODY = 65534
+ALONE = ("unshare", "--net", "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+         "--no-new-privs", "--pdeathsig=KILL")
+SURROUNDINGS = {"PATH": os.defpath + ":/usr/sbin:/sbin", "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"}
+"""One arena: one of 128 MiB for each of qemu-img's threads now and then breaks the bound on memory."""
+LOOK_SECONDS = 30
+CONVERT_SECONDS = 3600
+CREATE_SECONDS = 60
+
+
+def inspect(path: Path, format: str) -> None:
+    """Let qemu-img confirm what our own check of the header found."""
+    with path.open("rb") as file:
+        arguments = ["info", "-f", format, "--output=json", _handed(file.fileno())]
+        told = _confined(arguments, [file.fileno()], LOOK_SECONDS)
+    _judge(json.loads(told), format)
+
+
+def convert_raw(raw: Path, qcow2: Path) -> None:
+    """A raw image as a sparse qcow2."""
+    with raw.open("rb") as source, qcow2.open("xb") as target:
+        files = [source.fileno(), target.fileno()]
+        if os.geteuid() == 0:
+            os.fchown(target.fileno(), NOBODY, NOBODY)
+        _confined(["convert", "-f", "raw", "-O", "qcow2", *map(_handed, files)], files, CONVERT_SECONDS)
+        os.fchown(target.fileno(), os.geteuid(), os.getegid())
+
+
+def create(path: Path, size: int, backing: Path | None) -> None:
+    """A disk of `size` bytes: an overlay on an image of ours, or empty."""
+    below = ["-b", str(backing), "-F", "qcow2"] if backing else []
+    _run(["qemu-img", "create", "-q", "-f", "qcow2", *below, str(path), str(size)], (), CREATE_SECONDS)
+
+
+def _confined(arguments: Sequence[str], files: Sequence[int], seconds: int) -> str:
+    bounds = ["prlimit", f"--as={1 << 30}", f"--cpu={seconds}", "--core=0"]
+    alone = ALONE if os.geteuid() == 0 else ()
+    return _run([*alone, *bounds, "qemu-img", *arguments], files, 2 * seconds)
+
+
+def _run(command: Sequence[str], files: Sequence[int], seconds: int) -> str:
+    try:
+        done = subprocess.run(command, pass_fds=files, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              errors="replace", timeout=seconds, env=SURROUNDINGS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise StepFailed("QemuImgFailed", f"qemu-img did not end within {seconds} s.", patience=3) from error
+    if done.returncode:
+        if "No space left" in done.stderr:
+            raise no_space()
+        told = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise StepFailed("QemuImgFailed", f"qemu-img failed: {told[:200]}.", patience=3)
+    return done.stdout
+
+
+def _handed(descriptor: int) -> str:
+    return f"/dev/fd/{descriptor}"
+
+
+def _judge(info: dict[str, object], format: str) -> None:
+    specific = info.get("format-specific")
+    data = specific.get("data") if isinstance(specific, dict) else None
+    details = data if isinstance(data, dict) else {}
+    size = info.get("virtual-size")
+    if info.get("format") != format:
+        raise unsafe(f"qemu-img takes it for {info.get('format')}, not {format}")
+    if {"backing-filename", "full-backing-filename", "snapshots"} & info.keys() or info.get("encrypted"):
+        raise unsafe("qemu-img finds a backing file, snapshots or encryption in it")
+    if "data-file" in details or details.get("corrupt"):
+        raise unsafe("qemu-img finds an external data file in it, or damage")
+    if not isinstance(size, int) or not 0 < size <= MAX_VIRTUAL:
+        raise unsafe(f"qemu-img tells a virtual size of {size} bytes")

@@ -1,0 +1,218 @@
+"""The command `wisp`: the API from a terminal.
+
+Kinds are spoken of by their singular or plural, read from the same schema files as the API's routes.
+The exit code is part of the contract, so that scripts need not read words; it is in `wisp --help`.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from wisp import __version__, catalogue
+from wisp.catalogue import Schema
+from wisp.cli import files, show
+from wisp.cli.client import Client, Refused, TimeIsUp, Unanswered, failed
+
+DONE, REFUSED, USAGE, ABSENT, LATE, FAILED, UNANSWERED = 0, 1, 2, 3, 4, 5, 6
+HERE = "http://127.0.0.1:7480"
+EPILOG = """\
+environment:
+  WISP_ENDPOINT   where the API is (http://127.0.0.1:7480)
+  WISP_TOKEN      an API key
+  WISP_NAMESPACE  the namespace where -n is not given
+
+exit codes:
+  0  done               4  time is up, and it is not so yet
+  1  refused, or audit  5  the resource has failed for good
+     found something    6  no answer from the service
+  2  wrong usage        3  there is no such thing
+"""
+
+
+class Usage(Exception):
+    """The command line, or what it names, makes no sense."""
+
+
+class Command:
+    """One call of `wisp`, with what its verbs need."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.said = arguments
+        self.kinds = catalogue.load()
+        self.client = Client(os.environ.get("WISP_ENDPOINT") or HERE, os.environ.get("WISP_TOKEN", ""))
+
+    # --- addresses
+
+    def schema(self, word: str) -> Schema:
+        found = self.kinds.kinds.get(word) or self.kinds.by_plural.get(word)
+        if not found:
+            raise Usage(f"there is no kind {word}; there are {', '.join(sorted(self.kinds.kinds))}")
+        return found
+
+    def collection(self, schema: Schema, namespace: str = "") -> str:
+        if schema.cluster:
+            return f"/v1/{schema.plural}"
+        within = namespace or self.said.namespace or os.environ.get("WISP_NAMESPACE")
+        if not within:
+            raise Usage("which namespace? give -n or set WISP_NAMESPACE")
+        return f"/v1/namespaces/{_part(within)}/{schema.plural}"
+
+    def path(self, kind: str, name: str, namespace: str = "") -> str:
+        return f"{self.collection(self.schema(kind), namespace)}/{_part(name)}"
+
+    def named(self) -> str:
+        return self.path(self.said.kind, self.said.name)
+
+    # --- verbs
+
+    def get(self) -> int:
+        if not self.said.name:
+            return self.list()
+        show.documents([self.client.call("GET", self.named())], self.said.output, one=True)
+        return DONE
+
+    def list(self) -> int:
+        query = dict(_selector(each) for each in self.said.selector)
+        found = list(self.client.pages(self.collection(self.schema(self.said.kind)), query))
+        show.documents(found, self.said.output)
+        return DONE
+
+    def describe(self) -> int:
+        path = self.named()
+        show.described(self.client.call("GET", path), self.client.call("GET", f"{path}/events")["items"])
+        return DONE
+
+    def events(self) -> int:
+        found = self.client.call("GET", f"{self.named()}/events")
+        show.happenings(found["items"]) if self.said.output == "table" else show.structured(found, self.said.output)
+        return DONE
+
+    def apply(self) -> int:
+        """In rounds: what refers to something further down is refused at first, and asked again."""
+        pending = [document for source in self.said.file for document in files.documents(source)]
+        final: list[tuple[dict[str, Any], Refused]] = []
+        while pending:
+            refused = [(document, refusal) for document in pending if (refusal := self._put(document))]
+            later = [each for each in refused if each[1].code in ("reference", "not_found")]
+            final += [each for each in refused if each not in later]
+            if len(later) == len(pending):
+                final += later
+                break
+            pending = [document for document, _ in later]
+        for document, refusal in final:
+            print(f"{document['kind']} {document['name']}: {refusal}", file=sys.stderr)
+        return REFUSED if final else DONE
+
+    def _put(self, document: dict[str, Any]) -> Refused | None:
+        path = self.path(document["kind"], document["name"], document.get("namespace", ""))
+        body = {part: document[part] for part in ("metadata", "spec") if part in document}
+        try:
+            shown = self.client.call("PUT", path, json=body)
+        except Refused as refused:
+            return refused
+        if self.said.output in ("json", "yaml"):
+            show.structured(shown, self.said.output)
+        else:
+            print(f"{document['kind']}/{document['name']}")
+            if "token" in shown:
+                print(f"  its key, shown only now: {shown['token']}")
+        return None
+
+    def delete(self) -> int:
+        self.client.call("DELETE", self.named())
+        if self.said.wait:
+            self.client.wait(self.named(), "absent", self.said.timeout)
+        return DONE
+
+    def wait(self) -> int:
+        shown = self.client.wait(self.named(), self.said.until, self.said.timeout)
+        if shown is None:
+            return DONE
+        show.documents([shown], self.said.output, one=True)
+        return FAILED if failed(shown) else DONE
+
+    def audit(self) -> int:
+        found = self.client.call("GET", "/v1/audit")
+        show.structured(found, "yaml" if self.said.output == "table" else self.said.output)
+        return REFUSED if found["orphans"] else DONE
+
+    def version(self) -> int:
+        print(f"wisp {__version__}")
+        return DONE
+
+
+def _part(name: str) -> str:
+    """A name as one part of an address, whatever is in it."""
+    return quote(name, safe="")
+
+
+def _selector(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise Usage(f"-l takes KEY=VALUE, not {text}")
+    return f"metadata.{key}", value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["dev"]:
+        from wisp import main as wiring  # it needs a whole service; the other commands do not
+        return wiring.dev(words[1:])
+    arguments = parser().parse_args(words)
+    try:
+        return int(getattr(Command(arguments), arguments.verb)())
+    except (Usage, files.Unreadable) as error:
+        return _said(f"wisp: {error}", USAGE)
+    except Refused as refused:
+        return _said(str(refused), ABSENT if refused.code == "not_found" else REFUSED)
+    except TimeIsUp as late:
+        show.documents([late.document], "table")
+        return _said("wisp: time is up", LATE)
+    except Unanswered as error:
+        return _said(f"wisp: {error}", UNANSWERED)
+
+
+def _said(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(prog="wisp", description="A small cloud.", epilog=EPILOG,
+                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-n", "--namespace", help="instead of WISP_NAMESPACE")
+    common.add_argument("-o", "--output", choices=show.FORMATS, default="table")
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+
+    def verb(word: str, what: str, *positional: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(word, help=what, parents=[common])
+        for each in positional:
+            made.add_argument(each.strip("?"), metavar=each.upper().strip("?"), nargs="?" if "?" in each else None)
+        return made
+
+    def waiting(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="default 300")
+
+    get = verb("get", "one resource, or all of a kind", "kind", "name?")
+    listing = verb("list", "all of a kind", "kind")
+    for each in (get, listing):
+        each.add_argument("-l", "--selector", action="append", default=[], metavar="KEY=VALUE", help="by metadata")
+    verb("describe", "everything about one resource, with its events", "kind", "name")
+    verb("events", "what happened to a resource", "kind", "name")
+    applying = verb("apply", "make it so: create or replace from files")
+    applying.add_argument("-f", "--file", action="append", required=True, metavar="FILE|DIR|-", help="JSON or YAML")
+    deleting = verb("delete", "retire a resource", "kind", "name")
+    deleting.add_argument("--wait", action="store_true", help="until it is gone")
+    waiting(deleting)
+    holding = verb("wait", "until a resource is ready, or gone", "kind", "name")
+    holding.add_argument("--for", dest="until", choices=("ready", "absent"), default="ready")
+    waiting(holding)
+    verb("audit", "what nobody owns (with an administrator's key)")
+    verbs.add_parser("dev", help="a whole cloud on this machine; see `wisp dev --help`", add_help=False)
+    verb("version", "of this program")
+    return whole

@@ -1,0 +1,112 @@
+"""The REST client of the command line: three environment variables and one `call`.
+
+`WISP_ENDPOINT`, `WISP_TOKEN` and `WISP_NAMESPACE` are those of the provider too. A wait is a chain of
+long polls, so it outlives a restart of the service; everything else is asked once, and what went
+wrong is said as the API said it.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import requests
+
+LONG_POLL = 30
+
+
+class Refused(Exception):
+    """The service said no; `problem` is its problem document."""
+
+    def __init__(self, problem: Mapping[str, Any]) -> None:
+        super().__init__(problem.get("detail", ""))
+        self.problem = problem
+        self.code = str(problem.get("code", ""))
+
+    def __str__(self) -> str:
+        lines = [f"{self.problem.get('title', 'Refused')}: {self.problem.get('detail', '')}"]
+        lines += [f"  {fault['pointer'] or '(body)'}: {fault['detail']}" for fault in self.problem.get("errors", [])]
+        return "\n".join([*lines, f"  ({self.code}, request {self.problem.get('request_id', '?')})"])
+
+
+class Unanswered(Exception):
+    """Nobody, or somebody else, answers at the endpoint."""
+
+
+class TimeIsUp(Exception):
+    """What was waited for has not come; `document` is as it is."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        super().__init__("time is up")
+        self.document = document
+
+
+class Client:
+    def __init__(self, endpoint: str, token: str) -> None:
+        self._endpoint = endpoint.rstrip("/")
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.trust_env = False     # a .netrc would replace the key, a proxy variable the endpoint
+
+    def call(self, method: str, path: str, *, timeout: float = 30, **request: Any) -> Any:
+        """The answer's document, None where it has none."""
+        try:
+            answer = self._session.request(method, self._endpoint + path, timeout=(5, timeout), **request)
+            shown = answer.json() if answer.content else None
+        except requests.JSONDecodeError:
+            raise Unanswered(f"{self._endpoint} answers, but not as wisp does (HTTP {answer.status_code})") from None
+        except requests.RequestException as error:
+            raise Unanswered(f"no answer from {self._endpoint}: {_reason(error)}") from error
+        if answer.ok:
+            return shown
+        raise Refused(shown if isinstance(shown, dict) else {"title": f"HTTP {answer.status_code}"})
+
+    def pages(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        after: dict[str, str] = {}
+        while True:
+            page = self.call("GET", path, params={**query, **after})
+            yield from page["items"]
+            if not page.get("next"):
+                return
+            after = {"after": page["next"]}
+
+    def wait(self, path: str, until: str, seconds: float) -> dict[str, Any] | None:
+        """The document once it is ready or has failed for good, None once it is absent. Raises TimeIsUp."""
+        deadline = time.monotonic() + seconds
+        shown: dict[str, Any] = {}
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            held = round(min(left, LONG_POLL), 3)
+            try:
+                shown = self.call("GET", path, params={"wait": until, "timeout": held}, timeout=held + 15)
+            except (Unanswered, Refused) as error:
+                if isinstance(error, Refused) and error.code == "not_found" and until == "absent":
+                    return None
+                if not left or (isinstance(error, Refused) and not error.problem.get("retryable")):
+                    raise
+                time.sleep(min(1, left))
+                continue
+            if until == "ready" and settled(shown):
+                return shown
+            if not left:
+                raise TimeIsUp(shown)
+
+
+def condition(document: Mapping[str, Any], wanted: str) -> Mapping[str, Any]:
+    """The condition of this type; empty where it says nothing."""
+    return next((each for each in document.get("status", {}).get("conditions", []) if each["type"] == wanted), {})
+
+
+def failed(document: Mapping[str, Any]) -> bool:
+    return condition(document, "Failed").get("status") == "True"
+
+
+def settled(document: Mapping[str, Any]) -> bool:
+    current = document["status"]["observed_generation"] == document["generation"]
+    return current and (failed(document) or condition(document, "Ready").get("status") == "True")
+
+
+def _reason(error: Exception) -> str:
+    kinds = {requests.ConnectTimeout: "nothing there", requests.ReadTimeout: "it took too long",
+             requests.ConnectionError: "connection refused or cut"}
+    return next((words for kind, words in kinds.items() if isinstance(error, kind)), type(error).__name__)

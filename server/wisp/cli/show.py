@@ -1,0 +1,86 @@
+"""How documents look in a terminal: a table, JSON, YAML or bare names.
+
+The table knows no kinds. Its columns are what every document has, and of the binding the two words
+that mean the same everywhere: `node` and `address`.
+"""
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from wisp.cli.client import condition
+
+Document = Mapping[str, Any]
+FORMATS = ("table", "json", "yaml", "name")
+
+
+def documents(shown: Sequence[Document], form: str, *, one: bool = False) -> None:
+    """`one`: the document itself rather than a list of one."""
+    if form == "table":
+        table(("NAME", "READY", "REASON", "NODE", "ADDRESS", "AGE"), [row(each) for each in shown])
+    elif form == "name":
+        for each in shown:
+            print(f"{each['kind']}/{each['name']}")
+    else:
+        structured(shown[0] if one else {"items": list(shown)}, form)
+
+
+def structured(value: Any, form: str) -> None:
+    if form == "json":
+        print(json.dumps(value, indent=2))
+    else:
+        yaml.safe_dump(value, sys.stdout, sort_keys=False, allow_unicode=True)
+
+
+def row(document: Document) -> tuple[str, ...]:
+    ready, worst = condition(document, "Ready"), (document["status"]["conditions"] or [{}])[0]
+    return (document["name"], ready.get("status", "-"), worst.get("reason", "-"),
+            ",".join(words(document["binding"], "node")) or "-", ",".join(words(document["binding"], "address")) or "-",
+            age(document["created_at"]))
+
+
+def words(value: Any, wanted: str) -> Iterator[str]:
+    """Every text that stands under this key, however deep."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == wanted and isinstance(inner, str):
+                yield inner
+            else:
+                yield from words(inner, wanted)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from words(inner, wanted)
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for line in [titles, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def age(moment: str) -> str:
+    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def described(document: Document, events: Sequence[Document]) -> None:
+    """Everything about one resource, for a person who wonders why."""
+    head = {key: value for key, value in document.items() if key not in ("binding", "status", "spec")}
+    for part in (head, {"spec": document["spec"]}, {"binding": document["binding"]}, {"status": document["status"]}):
+        yaml.safe_dump(part, sys.stdout, sort_keys=False, allow_unicode=True)
+    print("events:" if events else "events: none")
+    happenings(events)
+
+
+def happenings(events: Sequence[Document]) -> None:
+    for event in events:
+        said = [str(value) for key, value in event.items() if key != "at" and value not in ("", None)]
+        print(f"{event.get('at', '-')}  {'  '.join(said)}")

@@ -1,0 +1,167 @@
+"""Networks that are only remembered, under the kernel's rules.
+
+A `FakeKernel` is one node's: it knows the names of devices and namespaces, whose mark each bears, and
+what is wrong with which. Several clusters' fabrics may share one, and then collide like real ones: over a VNI, over a
+transit address. A gateway needs its bridge; a bridge that goes unplugs what was in it. `lose` and `spoil` are
+the hands of others, for tests and for simulated trouble.
+"""
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from wisp.errors import StepFailed
+from wisp.host import Gateway, Segment
+from wisp.ports import Ring
+
+
+class FakeKernel:
+    """`marks`: name -> "<cluster>:<uid>" of every device and namespace. `spoilt`: name -> what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.marks: dict[str, str] = {}
+        self.spoilt: dict[str, str] = {}
+        self.peers: dict[str, frozenset[str]] = {}
+        self.gateways: dict[str, Gateway] = {}
+        self.rings: list[tuple[str, Ring]] = []
+
+    def claim(self, name: str, mark: str) -> None:
+        if self.marks.setdefault(name, mark) != mark:
+            raise StepFailed("VniTaken", f"{name} belongs to another")
+        self.spoilt.pop(name, None)
+
+    def lose(self, name: str) -> None:
+        """As `ip link del` or `ip netns del`: what hangs on it hangs in the air."""
+        with self.lock:
+            mark = self.marks.pop(name, "")
+            self.spoilt.pop(name, None)
+            kind, vni = name.split("-")
+            for other in {"br": ("vx", "gi"), "gw": ("gi", "go")}.get(kind, ()):
+                if f"{other}-{vni}" in self.marks:
+                    self.spoilt[f"{other}-{vni}"] = f"{other}-{vni} is unplugged"
+            self.peers.pop(name, None)
+            self.gateways.pop(name, None)
+        self.ring(mark)
+
+    def spoil(self, name: str, why: str) -> None:
+        with self.lock:
+            self.spoilt[name] = why
+        self.ring(self.marks.get(name, ""))
+
+    def ring(self, mark: str) -> None:
+        cluster, _, uid = mark.rpartition(":")
+        for owner, ring in list(self.rings):
+            if cluster and owner == cluster:
+                ring(uid)
+
+
+class FakeFabric:
+    """`failures`: what the next steps end with, in turn."""
+
+    def __init__(self, cluster: str = "simulated", kernel: FakeKernel | None = None) -> None:
+        self.failures: list[StepFailed] = []
+        self.kernel = kernel or FakeKernel()
+        self._cluster = cluster
+        self._lock = self.kernel.lock
+
+    def has_bridge(self, name: str) -> bool:
+        return name in self.kernel.marks
+
+    def observe(self, tokens: Collection[str] | None) -> Iterable[Segment | Gateway]:
+        with self._lock:
+            found = {(mark.rpartition(":")[2], int(name[3:], 16)) for name, mark in self.kernel.marks.items()
+                     if mark.startswith(f"{self._cluster}:")}
+            parts = [look(uid, vni) for uid, vni in sorted(found) if tokens is None or uid in set(tokens)
+                     for look in (self._segment, self._gateway)]
+        return [part for part in parts if part]
+
+    def watch(self, ring: Ring) -> None:
+        self.kernel.rings.append((self._cluster, ring))
+
+    def mtu(self) -> int:
+        return 1450
+
+    def close(self) -> None:
+        self.kernel.rings[:] = [each for each in self.kernel.rings if each[0] != self._cluster]
+
+    def build_segment(self, segment: Segment) -> None:
+        with self._step(segment.uid) as mark:
+            vxlan = f"vx-{segment.vni:06x}"
+            self.kernel.claim(vxlan, mark)
+            self.kernel.claim(segment.bridge, mark)
+            self.kernel.peers[vxlan] = segment.peers
+
+    def remove_segment(self, segment: Segment) -> None:
+        with self._step(segment.uid) as mark:
+            self._drop(mark, f"vx-{segment.vni:06x}", segment.bridge)
+
+    def build_gateway(self, gateway: Gateway) -> None:
+        with self._step(gateway.uid) as mark:
+            if self.kernel.marks.get(Segment(gateway.uid, gateway.vni).bridge) != mark:
+                raise StepFailed("SegmentMissing", f"the bridge of {gateway} is not there yet")
+            for name in (gateway.namespace, f"gi-{gateway.vni:06x}"):
+                self.kernel.claim(name, mark)
+            if not gateway.nat:
+                self._drop(mark, f"go-{gateway.vni:06x}")
+            elif any(other.nat and other.transit == gateway.transit and name != gateway.namespace
+                     for name, other in self.kernel.gateways.items()):
+                raise StepFailed("TransitTaken", f"{gateway.transit} leads somewhere else already")
+            else:
+                self.kernel.claim(f"go-{gateway.vni:06x}", mark)
+            self.kernel.gateways[gateway.namespace] = gateway
+
+    def remove_gateway(self, gateway: Gateway) -> None:
+        with self._step(gateway.uid) as mark:
+            self._drop(mark, f"go-{gateway.vni:06x}", f"gi-{gateway.vni:06x}", gateway.namespace)
+
+    def _step(self, uid: str) -> _Step:
+        return _Step(self, f"{self._cluster}:{uid}")
+
+    def _drop(self, mark: str, *names: str) -> None:
+        for name in names:
+            if self.kernel.marks.get(name) == mark:
+                self.kernel.lose(name)
+
+    def _trouble(self, mark: str, *names: str) -> str:
+        """What is wrong with the first of these devices that is not as it should be."""
+        for name in names:
+            if self.kernel.marks.get(name) != mark:
+                return f"?broken: {name} is missing"
+            if name in self.kernel.spoilt:
+                return f"?broken: {self.kernel.spoilt[name]}"
+        return ""
+
+    def _segment(self, uid: str, vni: int) -> Segment | None:
+        part, vxlan, mark = Segment(uid, vni), f"vx-{vni:06x}", f"{self._cluster}:{uid}"
+        if mark not in (self.kernel.marks.get(part.bridge), self.kernel.marks.get(vxlan)):
+            return None
+        trouble = self._trouble(mark, part.bridge, vxlan)
+        return replace(part, peers=frozenset({trouble}) if trouble else self.kernel.peers[vxlan])
+
+    def _gateway(self, uid: str, vni: int) -> Gateway | None:
+        mark, names = f"{self._cluster}:{uid}", [f"{kind}-{vni:06x}" for kind in ("gw", "gi", "go")]
+        if mark not in (self.kernel.marks.get(name) for name in names):
+            return None
+        part = self.kernel.gateways.get(names[0], Gateway(uid, vni, "", "", ""))
+        trouble = self._trouble(mark, Segment(uid, vni).bridge, *(names if part.nat else names[:2]))
+        return replace(part, address=trouble) if trouble else part
+
+
+class _Step:
+    """One at a time; the next failure that was asked for comes first; the bell rings when it is done."""
+
+    def __init__(self, fabric: FakeFabric, mark: str) -> None:
+        self._fabric, self._mark = fabric, mark
+
+    def __enter__(self) -> str:
+        self._fabric.kernel.lock.acquire()
+        if self._fabric.failures:
+            self._fabric.kernel.lock.release()
+            raise self._fabric.failures.pop(0)
+        return self._mark
+
+    def __exit__(self, *failed: object) -> None:
+        self._fabric.kernel.lock.release()
+        self._fabric.kernel.ring(self._mark)

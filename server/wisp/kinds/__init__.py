@@ -1,0 +1,23 @@
+"""The kinds there are: one line each. No kind is named elsewhere in the server."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wisp.kinds.image import Image
+from wisp.kinds.instance import Instance
+from wisp.kinds.key import Key
+from wisp.kinds.kind import Asked, Bound, Kind
+from wisp.kinds.namespace import Namespace
+from wisp.kinds.network import Network
+from wisp.kinds.node import Node
+
+KINDS: Mapping[str, Kind] = {
+    "image": Image(),
+    "instance": Instance(),
+    "key": Key(),
+    "namespace": Namespace(),
+    "network": Network(),
+    "node": Node(),
+}
+
+__all__ = ["KINDS", "Asked", "Bound", "Kind"]

@@ -1,0 +1,117 @@
+"""What the engine asks of a kind, and what a kind that is only recorded answers.
+
+A kind is pure: it looks at a world and says what follows. Binding a resource is saying which scarce
+things it gets (claims, which the admitting transaction then guards), and the manifest is saying which
+parts a node should have because of it. Kinds do not know of one another's modules; what one needs of
+another's resources it reads from the world, as the schema files describe them.
+"""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wisp.errors import Fault
+from wisp.host import Domain, Host, Part
+from wisp.resource import Json, Ref, Resource
+from wisp.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A resource about to be recorded.
+
+    was      as it is recorded now, None when it is being created
+    hidden   write-only values that came with this request, by field
+    secret   makes 256 bits of chance as text
+    """
+
+    ref: Ref
+    uid: str
+    spec: Json
+    was: Resource | None
+    hidden: Mapping[str, str]
+    secret: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a resource is given.
+
+    claims   keys to be taken with it, absent until now
+    grows    nodes that it takes more room of
+    puts     further keys written with it; `drops`: deleted with it
+    token    a new API key, whole, to be shown once
+    """
+
+    binding: Json = field(default_factory=dict)
+    claims: tuple[str, ...] = ()
+    grows: tuple[str, ...] = ()
+    puts: Mapping[str, bytes] = field(default_factory=dict)
+    drops: tuple[str, ...] = ()
+    token: str = ""
+
+
+class Kind:
+    """A kind that is recorded and nothing else.
+
+    keeps        write-only fields whose text is kept in the store, for an agent to read
+    privileged   only admins may write it
+    """
+
+    privileged = False
+    keeps: frozenset[str] = frozenset()
+
+    def holds(self, resource: Resource) -> Iterable[str]:
+        """Prefixes that must be empty before it may go."""
+        return ()
+
+    def check(self, asked: Asked, world: World) -> Iterable[Fault]:
+        """What is wrong beyond the schema."""
+        return ()
+
+    def weigh(self, spec: Json) -> Mapping[str, int]:
+        """What it takes of quotas and of the node it is bound to."""
+        return {}
+
+    def bind(self, asked: Asked, world: World) -> Bound:
+        return Bound(asked.was.binding if asked.was else {})
+
+    def keys(self, resource: Resource, world: World) -> Iterable[str]:
+        """Claims and other keys that go when it is forgotten."""
+        return ()
+
+    def places(self, resource: Resource, world: World) -> frozenset[str]:
+        """Nodes that should have a part of it."""
+        return frozenset()
+
+    def manifest(self, resource: Resource, world: World, node: str) -> Iterable[Part]:
+        """The parts that one of its places should have."""
+        return ()
+
+    def told(self, resource: Resource, have: Host) -> tuple[str, Mapping[str, Any]]:
+        """Of a place where all is as it should be: one word for the condition, and effective values."""
+        return "Realized", {}
+
+    def settled(self, resource: Resource) -> Iterable[str]:
+        """Kinds it no longer depends on, though it still names them (`when_gone: detach`)."""
+        return ()
+
+    def rebind(self, resource: Resource, world: World) -> Json | None:
+        """The binding it should have instead, if the conductor must move it."""
+        return None
+
+
+def upward(seed: str, size: int, first: int = 0) -> Iterator[int]:
+    """Every number of [first, size) once, beginning at a place that the seed decides.
+
+    Taking the first free one of these, fifty at once do not collide, and asking beforehand tells truly.
+    """
+    count = size - first
+    start = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8])
+    return (first + (start + step) % count for step in range(count))
+
+
+def running(have: Host, uid: str) -> Domain | None:
+    return next((part for part in have if isinstance(part, Domain) and part.uid == uid), None)

@@ -1,0 +1,12 @@
+"""A namespace is recorded, and goes only when nothing is left in it. Its quotas are read by admission."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from wisp.kinds.kind import Kind
+from wisp.resource import PREFIX, Resource
+
+
+class Namespace(Kind):
+    def holds(self, resource: Resource) -> Iterable[str]:
+        yield f"{PREFIX}intent/{resource.ref.name}/"

@@ -1,0 +1,19 @@
+"""A node: its facts are its agent's to say; the operator's only wish so far is `cordoned`."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wisp.host import Host
+from wisp.kinds.kind import Kind
+from wisp.resource import Resource
+from wisp.world import World
+
+
+class Node(Kind):
+    def places(self, resource: Resource, world: World) -> frozenset[str]:
+        return frozenset({resource.ref.name})
+
+    def told(self, resource: Resource, have: Host) -> tuple[str, Mapping[str, Any]]:
+        said = resource.statuses.get(resource.ref.name, {})
+        return "Alive", {name: value for name, value in said.items() if name not in ("conditions", "observed_generation")}

@@ -1,0 +1,216 @@
+"""`wisp dev`: a whole cloud in one process, real or simulated. The only place that names concrete things.
+
+The real one is etcd as a child on a unix socket, the API, the conductor and one agent on this machine's
+libvirt and kernel; it needs root. The simulated one is the same over fakes, in memory. Both leave
+`DIR/env` for a shell to read, say `ready` once on stdout, and go on SIGTERM. What outlives the service
+is what it is for: machines and networks, and the libvirt daemon if none was there before.
+"""
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from wisp import logs
+from wisp.admission import SYSTEM
+from wisp.api import build
+from wisp.api.problems import refusal
+from wisp.errors import Problem, StepFailed
+from wisp.listener import Listener
+from wisp.ports import Facts, Machine
+from wisp.service import NodeParts, Service
+from wisp.store import Store
+
+log = logging.getLogger(__name__)
+STATE = "~/.local/state/wisp"
+LISTEN = "127.0.0.1:7480"
+NAMESPACE = "default"
+SIZES = ("cpus", "memory_mib", "disk_gib")
+PROGRAMS = {"etcd": "etcd-server", "setpriv": "util-linux", "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils",
+            "libvirtd": "libvirt-daemon-system", "dnsmasq": "dnsmasq-base", "nft": "nftables", "prlimit": "util-linux"}
+
+
+class Unfit(Exception):
+    """This machine, or what was asked for, does not do; the message says what would."""
+
+
+def dev(argv: Sequence[str]) -> int:
+    """Runs until SIGTERM or SIGINT. 0 when it ended as asked, 1 when it could not begin, 2 for wrong usage."""
+    asked = _arguments(argv)
+    logs.to_stderr()
+    signal.signal(signal.SIGTERM, _interrupted)
+    state = Path(asked.state).expanduser().absolute()
+    try:
+        with ExitStack() as running:
+            _run(asked, state, running)
+            signal.pause()
+    except KeyboardInterrupt:
+        return 0
+    except (Unfit, Problem, StepFailed, OSError, RuntimeError) as error:
+        print(f"wisp dev: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(asked: argparse.Namespace, state: Path, running: ExitStack) -> None:
+    if not asked.simulate:
+        _fit()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    running.enter_context(_locked(state))
+    store = running.enter_context(_memory() if asked.simulate else _etcd(state))
+    service = Service(store)
+    running.callback(service.stop)
+    service.start(str(uuid.uuid4()))
+    for namespace in (SYSTEM, NAMESPACE):
+        service.ensure_namespace(namespace)
+    for name, parts in _simulated(asked) if asked.simulate else _real(state, service.world.cluster, asked, running):
+        service.join(name, parts)
+    host, _, port = asked.listen.rpartition(":")
+    app = build(service.resources, service.catalogue)
+    listener = Listener(app, host, int(port), refusal(service.catalogue.errors))
+    running.callback(listener.close)
+    threading.Thread(target=listener.run, name="listener", daemon=True).start()
+    endpoint = "http://{}:{}".format(*listener.address)
+    _write_env(service, state / "env", endpoint)
+    print(f"ready {endpoint}", flush=True)
+
+
+# --- what it runs on
+
+@contextmanager
+def _memory() -> Iterator[Store]:
+    from wisp.store.memory import MemoryStore
+    store = MemoryStore()
+    yield store
+    store.close()
+
+
+@contextmanager
+def _etcd(state: Path) -> Iterator[Store]:
+    from wisp.store.embedded import EmbeddedEtcd
+    from wisp.store.etcd import EtcdStore
+    server = EmbeddedEtcd(state / "etcd")
+    store = EtcdStore(server.start())
+    try:
+        yield store
+    finally:
+        store.close()
+        server.stop()
+
+
+def _simulated(asked: argparse.Namespace) -> Iterator[tuple[str, NodeParts]]:
+    from wisp.fakes import fake_machine
+    size = {"cpus": 16, "memory_mib": 65536, "disk_gib": 1000} | asked.node_size
+    for number in range(1, asked.nodes + 1):
+        facts = Facts(**size, mtu=1450, underlay=f"192.0.2.{number}", virt_type="qemu", virt_reason="This node is simulated.")
+        yield f"n{number}", NodeParts(fake_machine(), facts)
+
+
+def _real(state: Path, cluster: str, asked: argparse.Namespace, running: ExitStack) -> Iterator[tuple[str, NodeParts]]:
+    from wisp.adapters import libvirtd
+    from wisp.adapters.depot import Depot
+    from wisp.adapters.fabric import KernelFabric
+    from wisp.adapters.libvirt import Libvirt
+    libvirtd.ensure(asked.libvirt, state)
+    fabric = KernelFabric(cluster, state, "127.0.0.1")
+    running.callback(fabric.close)
+    hypervisor = Libvirt(asked.libvirt, cluster, state, fabric.mtu(), asked.virt_type)
+    running.callback(hypervisor.close)
+    virt_type, reason = hypervisor.virt_type()
+    size = {"cpus": os.cpu_count() or 1, "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
+            "disk_gib": shutil.disk_usage(state).total >> 30}
+    facts = Facts(**size, mtu=fabric.mtu(), underlay="127.0.0.1", virt_type=virt_type, virt_reason=reason)
+    yield "local", NodeParts(Machine(hypervisor, fabric, Depot(state)), facts, _remembering(state / "cluster"))
+
+
+def _remembering(path: Path) -> Callable[[str], bool]:
+    """A node belongs to the first cluster it served, and waits rather than serve another."""
+    def belongs(uid: str) -> bool:
+        if not path.exists() and uid:
+            path.write_text(uid)
+        return bool(uid) and path.read_text() == uid
+    return belongs
+
+
+def _fit() -> None:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    missing = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)})
+    if missing:
+        raise Unfit(f"some programs are missing. Install them: apt-get install --no-install-recommends {' '.join(missing)}")
+    if os.geteuid() != 0:
+        raise Unfit("it needs root for libvirt and network devices. Without it: wisp dev --simulate")
+
+
+# --- its surroundings
+
+@contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Unfit(f"another service is running on {state}") from error
+        yield
+
+
+def _write_env(service: Service, path: Path, endpoint: str) -> None:
+    """For a shell to read. A key that still works is kept, so that shells which read it go on working."""
+    token = _known_token(service, path) or service.admin_token()
+    values = {"WISP_ENDPOINT": endpoint, "WISP_TOKEN": token, "WISP_NAMESPACE": NAMESPACE}
+    fresh = path.with_name(f".env-{secrets.token_hex(4)}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+    fresh.rename(path)
+
+
+def _known_token(service: Service, path: Path) -> str:
+    if not path.exists():
+        return ""
+    words = shlex.split(path.read_text())
+    token = next((word.partition("=")[2] for word in words if word.startswith("WISP_TOKEN=")), "")
+    try:
+        service.resources.authenticate(f"Bearer {token}")
+        return token
+    except Problem:
+        return ""
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("wisp dev", description="A whole cloud on this machine, until it is interrupted.")
+    parser.add_argument("--state", metavar="DIR", default=STATE, help=f"where everything is kept ({STATE})")
+    parser.add_argument("--listen", metavar="HOST:PORT", default=LISTEN, type=_address, help=f"where the API is ({LISTEN})")
+    parser.add_argument("--simulate", action="store_true", help="only pretend: no root, nothing is kept")
+    parser.add_argument("--nodes", metavar="N", type=int, default=1, help="how many nodes to simulate (1)")
+    parser.add_argument("--node-size", metavar="cpus=,memory_mib=,disk_gib=", type=_size, default={}, help="what a simulated node has")
+    parser.add_argument("--libvirt", metavar="URI", default="qemu:///system", help="which libvirt (qemu:///system)")
+    parser.add_argument("--virt-type", choices=["auto", "kvm", "qemu"], default="auto", help="auto: KVM if it works, found by trying")
+    return parser.parse_args(argv)
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isdigit() and int(port) < 1 << 16):
+        raise argparse.ArgumentTypeError("must be HOST:PORT")
+    return text
+
+
+def _size(text: str) -> dict[str, int]:
+    pairs = [each.partition("=") for each in text.split(",")]
+    if not all(name in SIZES and value.isdigit() for name, _, value in pairs):
+        raise argparse.ArgumentTypeError("must be like cpus=4,memory_mib=8192,disk_gib=100")
+    return {name: int(value) for name, _, value in pairs}
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,276 @@
+"""The front of the house: resources as callers see them, and every write one transaction.
+
+A decision is taken on the mirror and proved by its guards; when another was faster, it is taken again
+on what the store says now. A refusal has no guard to prove it, so it is spoken only from a mirror that
+has caught up with the store since the request came. Growth that a fence covers passes one at a time
+within a process: without that, two hundred at once would mostly undo each other.
+"""
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from wisp.admission import SYSTEM, Admission, Caller, Decision, Wish, stray_claims
+from wisp.catalogue import Catalogue
+from wisp.conditions import document, has_failed, is_ready
+from wisp.errors import Problem
+from wisp.journal import Journal
+from wisp.kinds import KINDS
+from wisp.kinds.key import hashed, record_key
+from wisp.resource import CLUSTER, PREFIX, Intent, Ref, Resource, now
+from wisp.store import Compacted, Entry, Lost, Span, Store, beyond, under
+from wisp.store.mirror import Mirror
+from wisp.world import World
+
+PATIENCE = 10.0
+"""Seconds for which lost races are run again."""
+LAG = 5.0
+"""Seconds a mirror may need to catch up with the store before that is a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a PUT did. `document`: as shown, with `token` when a key was made or rotated."""
+
+    document: dict[str, Any]
+    etag: str
+    created: bool
+
+
+class Resources:
+    def __init__(self, store: Store, mirror: Mirror, world: World, catalogue: Catalogue, journal: Journal) -> None:
+        self.catalogue = catalogue
+        self.admission = Admission(catalogue, KINDS)
+        self._store, self._mirror, self._world, self._journal = store, mirror, world, journal
+        self._growing = _Turnstile()
+
+    # --- who asks
+
+    def authenticate(self, authorization: str | None) -> Caller:
+        """The caller of `Authorization: Bearer wisp_<key id>_<secret>`. Raises `unauthenticated`."""
+        scheme, _, token = (authorization or "").partition(" ")
+        mark, _, rest = token.strip().partition("_")
+        key_id, _, secret = rest.partition("_")
+        with self._mirror.held():
+            entry = self._mirror.get(record_key(key_id)) if key_id.isalnum() else None
+            record = json.loads(entry.value) if entry else {"hash": "", "expires_at": ""}
+        good = hmac.compare_digest(hashed(secret), record["hash"] or hashed(""))
+        if not (scheme.lower() == "bearer" and mark == "wisp" and entry and good and not _expired(record["expires_at"])):
+            raise Problem("unauthenticated", "The request carries no valid API key.")
+        return Caller(record["namespace"], record["role"], f"{record['namespace']}/{record['name']}", entry.key, entry.revision)
+
+    # --- writing
+
+    def put(self, caller: Caller, ref: Ref, body: Any, *, if_match: str | None = None, create_only: bool = False) -> Outcome:
+        schema = self.catalogue.kinds[ref.kind]
+        schema.validate(body)
+        wish = Wish(ref, schema.filled(body["spec"]), body.get("metadata", {}), str(uuid.uuid4()), now(),
+                    lambda: secrets.token_hex(32), if_match, create_only)
+        decision = self._settle(lambda: self.admission.admit(self._world, caller, wish), caller)
+        assert decision
+        shown = self._shown(decision.after)
+        return Outcome({**shown, "token": decision.token} if decision.token else shown, decision.after.intent.etag, decision.created)
+
+    def delete(self, caller: Caller, ref: Ref, *, if_match: str | None = None) -> None:
+        self._settle(lambda: self.admission.retire(self._world, caller, ref, if_match, now()), caller)
+
+    def _settle(self, decide: Callable[[], Decision | None], caller: Caller) -> Decision | None:
+        """Decides and commits until it holds. Raises the refusal, or `conflict` when out of patience."""
+        until, caught_up = time.monotonic() + PATIENCE, 0
+        with ExitStack() as alone:
+            while time.monotonic() < until:
+                try:
+                    with self._mirror.held():
+                        revision, decision = self._mirror.revision, decide()
+                except Problem:
+                    if caught_up and revision >= caught_up:
+                        raise
+                    caught_up = self._catch_up()
+                    continue
+                if decision is None:
+                    if caught_up and revision >= caught_up:
+                        return None
+                    caught_up = self._catch_up()
+                elif decision.fenced and not self._growing.held():
+                    alone.enter_context(self._growing)
+                else:
+                    try:
+                        self._commit(decision, caller)
+                        return decision
+                    except Lost as lost:
+                        self._mirror.wait(lost.revision, LAG)
+        raise Problem("conflict", "Others changed the same things for too long; ask again.", retry_after=1)
+
+    def _commit(self, decision: Decision, caller: Caller) -> None:
+        told = [decision.says] if decision.says else []
+        ops = [*decision.ops, *self._journal.notes(decision.after.ref, told, caller.name)]
+        revision = self._store.commit(decision.guards, ops)
+        if ops:
+            self._mirror.wait(revision, LAG)
+
+    def _catch_up(self) -> int:
+        """Waits until the mirror shows what the store holds now; its revision."""
+        revision = self._store.revision()
+        if not self._mirror.wait(revision, LAG):
+            raise Problem("store_unavailable", "This server lags behind the store; ask again.", retry_after=1)
+        return revision
+
+    # --- reading
+
+    def get(self, caller: Caller, ref: Ref) -> dict[str, Any]:
+        view = self._store.read(Span(ref.key("intent")), Span(ref.key("binding")), under(ref.key("status") + "/"))
+        self._mirror.wait(view.revision, LAG)
+        with self._mirror.held():
+            self.admission.must_see(caller, ref, self._world)
+        if not view.spans[0]:
+            raise Problem("not_found", f"There is no {ref}.")
+        return self._shown(_resource(view.spans[0][0], *view.spans[1], statuses=view.spans[2]))
+
+    def list(self, caller: Caller, kind: str, namespace: str, *, limit: int = 50, after: str | None = None,
+             metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """A page, oldest name first; all pages of a walk are of one revision."""
+        revision, name = _read_token(after) if after else (0, "")
+        prefix = f"{PREFIX}intent/{namespace}/{kind}/"
+        with self._mirror.held():
+            if namespace != CLUSTER:
+                self.admission.must_see(caller, Ref(kind, namespace, "x"), self._world)
+        items: list[dict[str, Any]] = []
+        while True:
+            try:
+                page = self._store.read(under(prefix, limit, prefix + name if name else ""), revision=revision)
+                revision = page.revision
+                found = self._together(page.spans[0], revision)
+            except Compacted as compacted:
+                raise Problem("gone", "The list went on for too long; begin again.") from compacted
+            for resource in found:
+                name = resource.ref.name
+                if self._listed(caller, resource, metadata or {}):
+                    items.append(self._shown(resource))
+                if len(items) == limit:
+                    break
+            more = page.more[0] or (found and name != found[-1].ref.name)
+            if not more:
+                return {"items": items, "revision": revision}
+            if len(items) == limit:
+                return {"items": items, "revision": revision, "next": _token(revision, name)}
+
+    def _listed(self, caller: Caller, resource: Resource, metadata: Mapping[str, str]) -> bool:
+        with self._mirror.held():
+            seen = self.admission.may_see(caller, resource.ref, self._world)
+        return seen and metadata.items() <= resource.intent.metadata.items()
+
+    def _together(self, intents: Sequence[Entry], revision: int) -> Sequence[Resource]:
+        """The resources of a page, their other documents read in one go at the same revision."""
+        if not intents:
+            return []
+        first, last = Ref.of_key(intents[0].key)[1], Ref.of_key(intents[-1].key)[1]
+        view = self._store.read(Span(first.key("binding"), last.key("binding") + "\0"),
+                                Span(first.key("status") + "/", beyond(last.key("status") + "/")), revision=revision)
+        bindings = {Ref.of_key(entry.key)[1]: entry for entry in view.spans[0]}
+        statuses: dict[Ref, list[Entry]] = {}
+        for entry in view.spans[1]:
+            statuses.setdefault(Ref.of_key(entry.key)[1], []).append(entry)
+        refs = [(Ref.of_key(entry.key)[1], entry) for entry in intents]
+        return [_resource(entry, *filter(None, [bindings.get(ref)]), statuses=statuses.get(ref, ())) for ref, entry in refs]
+
+    def wait(self, caller: Caller, ref: Ref, until: str, timeout: float) -> dict[str, Any] | None:
+        """Held until it is `ready` (or has failed for good) or `absent`, or time is up; None when it is gone."""
+        end = time.monotonic() + timeout
+        self._catch_up()
+        while True:
+            with self._mirror.held():
+                revision = self._mirror.revision
+                self.admission.must_see(caller, ref, self._world)
+                resource = self._world.resource(ref)
+                shown = self._shown(resource) if resource else None
+            if shown is None or (until == "ready" and (is_ready(shown) or has_failed(shown))):
+                return shown
+            if time.monotonic() >= end:
+                return shown
+            self._mirror.wait(revision + 1, end - time.monotonic())
+
+    def events(self, caller: Caller, ref: Ref) -> dict[str, Any]:
+        """What happened to it, the newest first."""
+        self.get(caller, ref)
+        view = self._store.read(under(ref.key("event") + "/"))
+        entries = sorted(view.spans[0], key=lambda entry: -entry.revision)
+        return {"items": [json.loads(entry.value) for entry in entries], "revision": view.revision}
+
+    def audit(self, caller: Caller) -> dict[str, Any]:
+        """Claims whose owner does not exist."""
+        if (caller.namespace, caller.role) != (SYSTEM, "admin"):
+            raise Problem("forbidden", "Only an admin of the system namespace may audit.")
+        self._catch_up()
+        with self._mirror.held():
+            return {"revision": self._mirror.revision, "orphans": stray_claims(self._world)}
+
+    def health(self) -> dict[str, Any]:
+        """Whether the store answers and the mirror is current; the store's revision."""
+        try:
+            revision = self._store.revision()
+        except Problem:
+            return {"store": False, "mirror": False, "revision": 0}
+        return {"store": True, "mirror": self._mirror.wait(revision, 1), "revision": revision}
+
+    def etag(self, shown: Mapping[str, Any]) -> str:
+        return f'"{shown["uid"]}-{shown["generation"]}"'
+
+    def _shown(self, resource: Resource) -> dict[str, Any]:
+        with self._mirror.held():
+            places = KINDS[resource.ref.kind].places(resource, self._world)
+            live: Collection[str] = {node.name for node in self._world.live_nodes()}
+        return document(resource, places, live, self.catalogue.kinds[resource.ref.kind].hidden)
+
+
+class _Turnstile:
+    """A lock that knows whether this thread has it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._mine = threading.local()
+
+    def held(self) -> bool:
+        return getattr(self._mine, "held", False)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._mine.held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._mine.held = False
+        self._lock.release()
+
+
+def _resource(intent: Entry, *binding: Entry, statuses: Collection[Entry]) -> Resource:
+    ref = Ref.of_key(intent.key)[1]
+    said = {Ref.of_key(entry.key)[2]: json.loads(entry.value) for entry in statuses}
+    bound = binding[0] if binding else None
+    return Resource(Intent.load(ref, intent.value), intent.revision, intent.created,
+                    json.loads(bound.value) if bound else {}, bound.revision if bound else 0, said)
+
+
+def _token(revision: int, name: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([revision, name]).encode()).decode()
+
+
+def _read_token(token: str) -> tuple[int, str]:
+    try:
+        revision, name = json.loads(base64.urlsafe_b64decode(token.encode()))
+        return int(revision), str(name)
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise Problem("unknown_parameter", "The page token is not one of ours.") from error
+
+
+def _expired(at: str) -> bool:
+    return bool(at) and datetime.fromisoformat(at).timestamp() <= time.time()

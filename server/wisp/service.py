@@ -1,0 +1,96 @@
+"""One service, put together: the front, the conductor, and an agent for each machine it was given.
+
+Read top to bottom this is the wiring. What differs between a real cloud, a simulated one and a test is
+only which store and which machines are handed in.
+"""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from wisp.admission import SYSTEM, Caller
+from wisp.agent import Agent, Presence
+from wisp.catalogue import Catalogue
+from wisp.catalogue import load as load_catalogue
+from wisp.conductor import Conductor
+from wisp.errors import Problem
+from wisp.journal import Journal
+from wisp.kinds import KINDS
+from wisp.ports import Facts, Machine
+from wisp.resource import CLUSTER_KEY, Json, Ref, dumps, namespace_ref, now
+from wisp.resources import Resources
+from wisp.store import Absent, Lost, Put, Store
+from wisp.store.mirror import Mirror
+from wisp.world import World
+
+log = logging.getLogger(__name__)
+LOADING = 30.0
+ITSELF = Caller(SYSTEM, "admin", "wisp")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """A machine to be looked after. `belongs`: whether a cluster's uid is the one it remembers."""
+
+    machine: Machine
+    facts: Facts
+    belongs: Callable[[str], bool] = lambda uid: True
+
+
+def weigh(kind: str, spec: Json) -> Mapping[str, int]:
+    return KINDS[kind].weigh(spec)
+
+
+class Service:
+    def __init__(self, store: Store, name: str = "wisp") -> None:
+        self.store = store
+        self.catalogue: Catalogue = load_catalogue()
+        self.mirror = Mirror(store)
+        self.world = World(self.mirror, weigh)
+        self.journal = Journal(store, self.world, name)
+        self.resources = Resources(store, self.mirror, self.world, self.catalogue, self.journal)
+        self.conductor = Conductor(store, self.mirror, self.world, self.resources.admission, self.journal)
+        self.agents: dict[str, Agent] = {}
+        self._presences: list[Presence] = []
+
+    def start(self, cluster_uid: str) -> None:
+        """Loads the mirror; an empty store becomes the cluster `cluster_uid`."""
+        self.mirror.start()
+        if not self.mirror.wait(1, LOADING):
+            raise Problem("store_unavailable", "The store does not answer.")
+        if not self.world.taken(CLUSTER_KEY):
+            self._found(cluster_uid)
+        self.conductor.start()
+
+    def _found(self, uid: str) -> None:
+        try:
+            self.mirror.wait(self.store.commit([Absent(CLUSTER_KEY)], [Put(CLUSTER_KEY, dumps({"uid": uid}))]), LOADING)
+        except Lost as lost:
+            self.mirror.wait(lost.revision, LOADING)
+
+    def join(self, node: str, parts: NodeParts) -> None:
+        """Begins to look after a machine."""
+        presence = Presence(node, parts.facts, self.store, self.mirror, self.world)
+        presence.start()
+        agent = Agent(node, parts.machine, self.store, self.mirror, self.world, self.catalogue, self.journal, parts.belongs)
+        agent.start()
+        self._presences.append(presence)
+        self.agents[node] = agent
+
+    def ensure_namespace(self, name: str) -> None:
+        if not self.world.resource(namespace_ref(name)):
+            self.resources.put(ITSELF, namespace_ref(name), {"spec": {}})
+
+    def admin_token(self) -> str:
+        """A fresh secret for the key `system/admin`; the old one is refused from now on."""
+        made = self.resources.put(ITSELF, Ref("key", SYSTEM, "admin"), {"spec": {"role": "admin", "rotation": now()}})
+        return str(made.document["token"])
+
+    def stop(self) -> None:
+        for agent in self.agents.values():
+            agent.stop()
+        for presence in self._presences:
+            presence.stop()
+        self.conductor.stop()
+        self.mirror.stop()

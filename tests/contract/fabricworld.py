@@ -1,0 +1,248 @@
+"""The two worlds in which one contract is asked of a fabric: a fake kernel, and the real one.
+
+The real world is a network and a mount namespace that the calling thread moves into and back out of
+(both belong to threads), with `/run` of its own, an underlay link `ul0`, and behind it a namespace
+`outside`. Nothing in it can be seen from the machine's own network, and it goes when it is left.
+"""
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from wisp.adapters import links
+from wisp.adapters.fabric import KernelFabric
+from wisp.fakes.fabric import FakeFabric, FakeKernel
+from wisp.ports import Fabric
+
+libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNS, CLONE_NEWNET, MS_REC, MS_PRIVATE = 0x20000, 0x40000000, 0x4000, 1 << 18
+UNDERLAY, OUTSIDE = "192.0.2.1", "192.0.2.2"
+MAC = "52:54:00:00:00:05"
+
+
+def sh(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def within(namespace: str, *argv: str) -> str:
+    return sh("ip", "netns", "exec", namespace, *argv)
+
+
+class FakeWorld:
+    def __init__(self) -> None:
+        self.kernel = FakeKernel()
+        none = self.kernel.lose
+        wrong = self.kernel.spoil
+        self.segment_hands: dict[str, Callable[[], object]] = {
+            "bridge deleted": lambda: none("br-0000a1"),
+            "vxlan deleted": lambda: none("vx-0000a1"),
+            "vxlan down": lambda: wrong("vx-0000a1", "down"),
+            "vxlan unplugged": lambda: wrong("vx-0000a1", "unplugged"),
+            "vxlan with another MTU": lambda: wrong("vx-0000a1", "MTU"),
+            "peer removed": lambda: self.kernel.peers.update({"vx-0000a1": frozenset()}),
+            "peer added": lambda: self.kernel.peers.update({"vx-0000a1": frozenset({"192.0.2.2", "192.0.2.66"})}),
+        }
+        self.gateway_hands: dict[str, Callable[[], object]] = {
+            "bridge deleted": lambda: none("br-0000a1"),
+            "inside plug deleted": lambda: none("gi-0000a1"),
+            "outside plug deleted": lambda: none("go-0000a1"),
+            "namespace deleted": lambda: none("gw-0000a1"),
+            "dnsmasq killed": lambda: wrong("gw-0000a1", "dnsmasq"),
+        }
+
+    def fabric(self, cluster: str = "c1") -> Fabric:
+        return FakeFabric(cluster, self.kernel)
+
+    def snapshot(self) -> object:
+        return (sorted(self.kernel.marks.items()), sorted(self.kernel.spoilt), sorted(self.kernel.peers.items()),
+                sorted(map(str, self.kernel.gateways.values())))
+
+
+class KernelWorld:
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self._fabrics: list[KernelFabric] = []
+        gw = "gw-0000a1"
+        self.segment_hands: dict[str, Callable[[], object]] = {
+            "bridge deleted": lambda: sh("ip", "link", "del", "br-0000a1"),
+            "vxlan deleted": lambda: sh("ip", "link", "del", "vx-0000a1"),
+            "vxlan down": lambda: sh("ip", "link", "set", "vx-0000a1", "down"),
+            "vxlan unplugged": lambda: sh("ip", "link", "set", "vx-0000a1", "nomaster"),
+            "vxlan with another MTU": lambda: sh("ip", "link", "set", "vx-0000a1", "mtu", "1400"),
+            "peer removed": lambda: sh("bridge", "fdb", "del", links.EVERYWHERE, "dev", "vx-0000a1", "dst", "192.0.2.2"),
+            "peer added": lambda: sh("bridge", "fdb", "append", links.EVERYWHERE, "dev", "vx-0000a1", "dst", "192.0.2.66"),
+            "underlay address changed": lambda: (sh("ip", "link", "del", "vx-0000a1"), self._foreign_vxlan()),
+        }
+        self.gateway_hands: dict[str, Callable[[], object]] = {
+            "bridge deleted": lambda: sh("ip", "link", "del", "br-0000a1"),
+            "inside plug deleted": lambda: sh("ip", "link", "del", "gi-0000a1"),
+            "outside plug deleted": lambda: sh("ip", "link", "del", "go-0000a1"),
+            "namespace deleted": lambda: sh("ip", "netns", "del", gw),
+            "dnsmasq killed": self._kill_dnsmasq,
+            "dnsmasq not told": lambda: (state / "c1/gateways/0000a1/served").unlink(),
+            "leases edited": lambda: (state / "c1/gateways/0000a1/hosts").write_text(""),
+            "inside address removed": lambda: within(gw, "ip", "addr", "del", "10.1.0.1/24", "dev", "in0"),
+            "inside address added": lambda: within(gw, "ip", "addr", "add", "10.1.0.9/24", "dev", "in0"),
+            "inside MAC changed": lambda: within(gw, "ip", "link", "set", "in0", "address", "52:54:00:00:00:99"),
+            "inside down": lambda: within(gw, "ip", "link", "set", "in0", "down"),
+            "default route removed": lambda: within(gw, "ip", "route", "del", "default"),
+            "transit address removed": lambda: within(gw, "ip", "addr", "flush", "dev", "out0"),
+            "transit route removed": lambda: sh("ip", "route", "del", "100.64.0.1"),
+            "rules flushed": lambda: within(gw, "nft", "flush", "ruleset"),
+            "rules emptied": lambda: within(gw, "nft", "flush", "table", "ip", "wisp"),
+            "a rule added": lambda: within(gw, "nft", "insert rule ip wisp forward accept"),
+            "policy changed": lambda: within(gw, "nft", "chain ip wisp forward { policy accept; }"),
+            "forwarding off": lambda: within(gw, "sysctl", "-qw", "net.ipv4.ip_forward=0"),
+            "the node's rules flushed": lambda: sh("nft", "flush", "ruleset"),
+            "the node's forwarding off": lambda: sh("sysctl", "-qw", "net.ipv4.ip_forward=0"),
+        }
+
+    def fabric(self, cluster: str = "c1") -> Fabric:
+        self._fabrics.append(KernelFabric(cluster, self.state / cluster, UNDERLAY))
+        return self._fabrics[-1]
+
+    def snapshot(self) -> object:
+        """Devices, addresses, routes, FDB, rules of every namespace; processes and files of ours."""
+        spaces = ["", *(space["name"] for space in json.loads(sh("ip", "-j", "netns") or "[]"))]
+        return ([(space, self._space(space)) for space in spaces], self.processes(),
+                sorted((str(path), path.read_text()) for path in self.state.rglob("*") if path.is_file()),
+                sorted(str(path) for path in self.state.glob("*/gateways/*")))
+
+    def _space(self, space: str) -> object:
+        ask = (lambda *argv: within(space, *argv)) if space else sh
+        devices = [(each["ifindex"], each["ifname"], each["mtu"], each.get("master"), "UP" in each["flags"],
+                    each.get("ifalias"), each["address"], sorted((a["local"], a["prefixlen"]) for a in each["addr_info"]
+                                                                 if a["family"] == "inet"))
+                   for each in json.loads(ask("ip", "-j", "addr"))]
+        return devices, ask("ip", "route"), sorted(ask("bridge", "fdb").splitlines()), ask("nft", "-a", "list", "ruleset")
+
+    def processes(self) -> list[int]:
+        """Of those that were started with one of our files."""
+        found = []
+        for pid in (each for each in os.listdir("/proc") if each.isdigit()):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:
+                continue
+            if f"={self.state}/".encode() in command:
+                found.append(int(pid))
+        return sorted(found)
+
+    def _foreign_vxlan(self) -> None:
+        """Ours by mark, but with another source address."""
+        sh("ip", "link", "add", "vx-0000a1", "type", "vxlan", "id", str(0xa1), "local", "192.0.2.7", "dstport", "4789")
+        sh("ip", "link", "set", "vx-0000a1", "alias", "wisp:c1:u1", "mtu", "1450", "master", "br-0000a1", "up")
+
+    def _kill_dnsmasq(self) -> None:
+        pid = int((self.state / "c1/gateways/0000a1/pid").read_text())
+        descriptor = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOWAIT) if _is_child(pid) else _await(descriptor)
+        os.close(descriptor)
+
+    def plug(self, bridge: str, address: str = "", gateway: str = "", name: str = "guest") -> str:
+        """A namespace with `eth0` in the bridge: what a guest would be. Returns its name."""
+        sh("ip", "netns", "add", name)
+        sh("ip", "link", "add", f"t-{name}", "mtu", "1450", "type", "veth", "peer", "eth0", "netns", name)
+        sh("ip", "link", "set", f"t-{name}", "master", bridge, "up")
+        within(name, "ip", "link", "set", "eth0", "address", MAC, "mtu", "1450", "up")
+        if address:
+            within(name, "ip", "addr", "add", address, "dev", "eth0")
+        if gateway:
+            within(name, "ip", "route", "add", "default", "via", gateway)
+        return name
+
+    def close(self) -> None:
+        for fabric in self._fabrics:
+            fabric.close()
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def _is_child(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1] == str(os.getpid())
+
+
+def _await(descriptor: int) -> None:
+    import select
+    select.select([descriptor], [], [], 10)
+
+
+@contextmanager
+def kernel_world(state: Path) -> Iterator[KernelWorld]:
+    homes = [os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")]
+    _call("unshare", CLONE_NEWNET | CLONE_NEWNS)
+    try:
+        _call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        _call("mount", b"tmpfs", b"/run", b"tmpfs", 0, None)
+        sh("ip", "link", "set", "lo", "up")
+        sh("ip", "netns", "add", "outside")
+        sh("ip", "link", "add", "ul0", "type", "veth", "peer", "eth0", "netns", "outside")
+        sh("ip", "addr", "add", f"{UNDERLAY}/24", "dev", "ul0")
+        sh("ip", "link", "set", "ul0", "up")
+        within("outside", "ip", "addr", "add", f"{OUTSIDE}/24", "dev", "eth0")
+        for link in ("lo", "eth0"):
+            within("outside", "ip", "link", "set", link, "up")
+        world = KernelWorld(state)
+        try:
+            yield world
+        finally:
+            world.close()
+    finally:
+        for home in homes:
+            _call("setns", home, 0)
+            os.close(home)
+
+
+def _call(name: str, *args: Any) -> None:
+    if getattr(libc, name)(*args):
+        raise OSError(ctypes.get_errno(), name)
+
+
+Answer = dict[str, Any]
+
+
+def ask_dhcp(namespace: str, *macs: str) -> dict[str, Answer]:
+    """Asks for each MAC in turn, and returns what was answered, by MAC, until the last one was."""
+    def ask() -> dict[str, Answer]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+            s.bind(("", 68))
+            s.settimeout(10)
+            answers: dict[str, Answer] = {}
+            for mac in macs:
+                s.sendto(_packet(mac, 1), ("255.255.255.255", 67))
+            while macs[-1] not in answers:
+                mac, answer = _parse(s.recv(2048))
+                if answer[53] == b"\2":
+                    s.sendto(_packet(mac, 3, {50: answer["address"], 54: answer[54]}), ("255.255.255.255", 67))
+                else:
+                    answers[mac] = answer
+            return answers
+    return links.inside(namespace, ask)
+
+
+def _packet(mac: str, kind: int, options: dict[int, bytes] | None = None) -> bytes:
+    head = struct.pack("!BBBBIHH16s16s192sI", 1, 1, 6, 0, 7, 0, 0x8000, b"", bytes.fromhex(mac.replace(":", "")), b"",
+                       0x63825363)
+    chosen = {53: bytes([kind]), 55: bytes([1, 3, 6, 12, 26]), **(options or {})}
+    return head + b"".join(bytes([code, len(value)]) + value for code, value in chosen.items()) + b"\xff"
+
+
+def _parse(data: bytes) -> tuple[str, Answer]:
+    answer: Answer = {"address": data[16:20]}
+    at = 240
+    while data[at] != 255:
+        answer[data[at]] = data[at + 2:at + 2 + data[at + 1]]
+        at += 2 + data[at + 1]
+    return data[28:34].hex(":"), answer

@@ -1,0 +1,340 @@
+"""One contract, asked of the fake fabric and of the kernel's (in namespaces of the test's own; needs root)."""
+from __future__ import annotations
+
+import os
+import queue
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabricworld import MAC, OUTSIDE, UNDERLAY, FakeWorld, KernelWorld, ask_dhcp, kernel_world, within
+
+from wisp.adapters import links
+from wisp.errors import StepFailed
+from wisp.host import Gateway, Lease, Segment
+
+SEGMENT = Segment("u1", 0xA1, frozenset({"192.0.2.2"}))
+GATEWAY = Gateway("u1", 0xA1, "10.1.0.1/24", "52:54:00:00:00:01", "100.64.0.1", dns=("192.0.2.53", "192.0.2.54"),
+                  leases=frozenset({Lease(MAC, "10.1.0.5", "web")}))
+OTHER, OTHER_GATEWAY = Segment("u2", 0xA2), replace(GATEWAY, uid="u2", vni=0xA2, transit="100.64.0.2")
+WHOLE = [SEGMENT, GATEWAY]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: the kernel's fabric needs root")
+real = [pytest.mark.machine, needs_root]
+
+
+@pytest.fixture(params=["fake", pytest.param("kernel", marks=real)])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    if request.param == "fake":
+        yield FakeWorld()
+    else:
+        with kernel_world(tmp_path) as world:
+            yield world
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Iterator[KernelWorld]:
+    with kernel_world(tmp_path) as world:
+        yield world
+
+
+def build(fabric: Any, *parts: Segment | Gateway) -> None:
+    for part in parts:
+        fabric.build_segment(part) if isinstance(part, Segment) else fabric.build_gateway(part)
+
+
+def test_nothing_is_seen_where_nothing_was_built(world: Any) -> None:
+    assert [list(world.fabric().observe(which)) for which in (None, [], ["u1"])] == [[], [], []]
+
+
+def test_what_was_built_is_what_is_seen(world: Any) -> None:
+    fabric = world.fabric()
+    build(fabric, *WHOLE)
+    assert list(fabric.observe(["u1"])) == WHOLE
+    assert list(fabric.observe(None)) == WHOLE
+    assert list(fabric.observe(["u2"])) == []
+
+
+@pytest.mark.parametrize("changes", [{"nat": False}, {"dhcp": False, "dns": (), "leases": frozenset()}, {"dns": ()},
+                                     {"leases": frozenset()}])
+def test_every_shape_of_gateway_is_seen_as_it_was_asked_for(world: Any, changes: dict[str, Any]) -> None:
+    fabric, gateway = world.fabric(), replace(GATEWAY, **changes)
+    build(fabric, SEGMENT, gateway)
+    assert list(fabric.observe(["u1"])) == [SEGMENT, gateway]
+
+
+def test_another_agent_of_the_cluster_sees_the_same(world: Any) -> None:
+    build(world.fabric(), *WHOLE)
+    assert list(world.fabric().observe(None)) == WHOLE
+    assert list(world.fabric().observe(["u1"])) == WHOLE
+
+
+def test_building_twice_is_building_once(world: Any) -> None:
+    fabric = world.fabric()
+    build(fabric, *WHOLE)
+    once = world.snapshot()
+    build(fabric, *WHOLE)
+    build(world.fabric(), *WHOLE)
+    assert world.snapshot() == once
+
+
+@pytest.mark.parametrize("peers", [set(), {"192.0.2.2", "192.0.2.3"}, {"192.0.2.4"}])
+def test_peers_come_and_go(world: Any, peers: set[str]) -> None:
+    fabric = world.fabric()
+    build(fabric, SEGMENT, replace(SEGMENT, peers=frozenset(peers)))
+    assert list(fabric.observe(["u1"])) == [replace(SEGMENT, peers=frozenset(peers))]
+
+
+@pytest.mark.parametrize("changes", [{"nat": False}, {"dhcp": False, "dns": (), "leases": frozenset()}, {"dns": ()},
+                                     {"leases": frozenset({Lease(MAC, "10.1.0.6", "web")})}, {"address": "10.2.0.1/16"},
+                                     {"mac": "52:54:00:00:00:02"}, {"transit": "100.64.0.3"}])
+def test_a_gateway_is_changed_where_it_stands_and_back(world: Any, changes: dict[str, Any]) -> None:
+    fabric = world.fabric()
+    for gateway in (GATEWAY, replace(GATEWAY, **changes), GATEWAY):
+        build(fabric, SEGMENT, gateway)
+        assert list(fabric.observe(["u1"])) == [SEGMENT, gateway]
+
+
+def see_and_mend(world: Any, hand: Any) -> None:
+    fabric = world.fabric()
+    build(fabric, *WHOLE)
+    hand()
+    seen = list(fabric.observe(["u1"]))
+    assert seen and set(seen) != set(WHOLE)
+    assert set(fabric.observe(None)) == set(seen)
+    for part in WHOLE:
+        if part not in fabric.observe(["u1"]):
+            build(fabric, part)
+    assert list(fabric.observe(["u1"])) == WHOLE
+
+
+KERNEL_ONLY_SEGMENT = {"underlay address changed"}
+SEGMENT_HANDS = sorted(FakeWorld().segment_hands)
+GATEWAY_HANDS = sorted(FakeWorld().gateway_hands)
+KERNEL_HANDS = sorted(KernelWorld(Path()).gateway_hands.keys() - set(GATEWAY_HANDS))
+
+
+@pytest.mark.parametrize("hand", SEGMENT_HANDS)
+def test_meddling_with_a_segment_is_seen_and_mended(world: Any, hand: str) -> None:
+    see_and_mend(world, world.segment_hands[hand])
+
+
+@pytest.mark.parametrize("hand", GATEWAY_HANDS)
+def test_meddling_with_a_gateway_is_seen_and_mended(world: Any, hand: str) -> None:
+    see_and_mend(world, world.gateway_hands[hand])
+
+
+@pytest.mark.machine
+@needs_root
+@pytest.mark.parametrize("hand", KERNEL_HANDS)
+def test_meddling_with_the_kernel_is_seen_and_mended(kernel: KernelWorld, hand: str) -> None:
+    see_and_mend(kernel, kernel.gateway_hands[hand])
+
+
+@pytest.mark.machine
+@needs_root
+def test_a_vxlan_device_set_up_for_something_else_is_made_anew(kernel: KernelWorld) -> None:
+    see_and_mend(kernel, kernel.segment_hands["underlay address changed"])
+
+
+def test_two_clusters_do_not_see_each_other(world: Any) -> None:
+    ours, theirs = world.fabric("c1"), world.fabric("c2")
+    build(ours, *WHOLE)
+    build(theirs, OTHER, OTHER_GATEWAY)
+    assert [list(fabric.observe(None)) for fabric in (ours, theirs)] == [WHOLE, [OTHER, OTHER_GATEWAY]]
+    assert list(ours.observe(["u2"])) == []
+    ours.remove_gateway(replace(OTHER_GATEWAY))
+    ours.remove_segment(OTHER)
+    ours.remove_gateway(GATEWAY)
+    ours.remove_segment(SEGMENT)
+    assert list(theirs.observe(None)) == [OTHER, OTHER_GATEWAY]
+
+
+@pytest.mark.parametrize("uid, cluster", [("u1", "c2"), ("u9", "c1")])
+def test_a_taken_vni_is_refused_and_left_alone(world: Any, uid: str, cluster: str) -> None:
+    ours, theirs = world.fabric("c1"), world.fabric(cluster)
+    build(ours, SEGMENT)
+    with pytest.raises(StepFailed) as refused:
+        theirs.build_segment(replace(SEGMENT, uid=uid))
+    assert refused.value.reason == "VniTaken"
+    assert list(ours.observe(None)) == [SEGMENT]
+
+
+def test_a_taken_transit_address_is_refused(world: Any) -> None:
+    ours, theirs = world.fabric("c1"), world.fabric("c2")
+    build(ours, *WHOLE)
+    with pytest.raises(StepFailed) as refused:
+        build(theirs, OTHER, replace(OTHER_GATEWAY, transit=GATEWAY.transit))
+    assert refused.value.reason == "TransitTaken"
+    assert list(ours.observe(None)) == WHOLE
+
+
+def test_two_networks_may_have_the_same_addresses(world: Any) -> None:
+    fabric = world.fabric()
+    build(fabric, *WHOLE, OTHER, OTHER_GATEWAY)
+    assert list(fabric.observe(None)) == [*WHOLE, OTHER, OTHER_GATEWAY]
+
+
+def test_a_gateway_without_its_segment_is_refused(world: Any) -> None:
+    with pytest.raises(StepFailed) as refused:
+        world.fabric().build_gateway(GATEWAY)
+    assert refused.value.reason == "SegmentMissing"
+    assert list(world.fabric().observe(None)) == []
+
+
+def test_removing_leaves_nothing(world: Any) -> None:
+    before = world.snapshot()
+    fabric = world.fabric()
+    build(fabric, *WHOLE, OTHER, OTHER_GATEWAY)
+    for gateway, segment in ((GATEWAY, SEGMENT), (OTHER_GATEWAY, OTHER)):
+        fabric.remove_gateway(gateway)
+        fabric.remove_segment(segment)
+        fabric.remove_gateway(gateway)
+        fabric.remove_segment(segment)
+    assert world.snapshot() == before
+    assert list(fabric.observe(None)) == list(fabric.observe(["u1", "u2"])) == []
+
+
+@pytest.mark.parametrize("hand", GATEWAY_HANDS)
+def test_removing_what_is_broken_leaves_nothing(world: Any, hand: str) -> None:
+    before = world.snapshot()
+    fabric = world.fabric()
+    build(fabric, *WHOLE)
+    world.gateway_hands[hand]()
+    for part in list(fabric.observe(None)):
+        fabric.remove_segment(part) if isinstance(part, Segment) else fabric.remove_gateway(part)
+    assert world.snapshot() == before
+
+
+def test_the_bell_rings_for_a_deleted_bridge_and_not_for_looking(world: Any) -> None:
+    fabric, other = world.fabric("c1"), world.fabric("c2")
+    build(fabric, *WHOLE)
+    rung: queue.Queue[str | None] = queue.Queue()
+    fabric.watch(rung.put)
+    other.watch(lambda token: rung.put(f"wrongly {token}"))
+    list(fabric.observe(None))
+    world.segment_hands["bridge deleted"]()
+    assert rung.get(timeout=10) == "u1"
+    fabric.close()
+    other.close()
+    assert {rung.get_nowait() for _ in range(rung.qsize())} <= {"u1"}
+
+
+def test_segments_leave_room_for_their_envelope(world: Any) -> None:
+    assert world.fabric().mtu() == 1450
+
+
+# what only the wire can tell
+
+
+pytestmark: list[Any] = []
+
+
+@pytest.mark.machine
+@needs_root
+def test_dhcp_answers_whom_it_knows_and_nobody_else(kernel: KernelWorld) -> None:
+    build(kernel.fabric(), *WHOLE)
+    answers = ask_dhcp(kernel.plug(SEGMENT.bridge), "52:54:00:00:00:66", MAC)
+    assert answers.keys() == {MAC}
+    assert socket.inet_ntoa(answers[MAC]["address"]) == "10.1.0.5"
+    assert answers[MAC] | {"address": b""} == answers[MAC] | {
+        "address": b"", 1: b"\xff\xff\xff\0", 3: socket.inet_aton("10.1.0.1"), 12: b"web", 26: (1450).to_bytes(2, "big"),
+        6: socket.inet_aton("192.0.2.53") + socket.inet_aton("192.0.2.54")}
+
+
+@pytest.mark.machine
+@needs_root
+def test_without_nat_dhcp_names_no_way_out_and_without_dns_no_servers(kernel: KernelWorld) -> None:
+    build(kernel.fabric(), SEGMENT, replace(GATEWAY, nat=False, dns=()))
+    assert not ask_dhcp(kernel.plug(SEGMENT.bridge), MAC)[MAC].keys() & {3, 6}
+
+
+@pytest.mark.machine
+@needs_root
+def test_an_address_serves_the_next_instance_at_once(kernel: KernelWorld) -> None:
+    fabric, guest, heir = kernel.fabric(), "guest", "52:54:00:00:00:06"
+    build(fabric, *WHOLE)
+    ask_dhcp(kernel.plug(SEGMENT.bridge, name=guest), MAC)
+    fabric.build_gateway(replace(GATEWAY, leases=frozenset({Lease(heir, "10.1.0.5", "db")})))
+    assert socket.inet_ntoa(ask_dhcp(guest, heir)[heir]["address"]) == "10.1.0.5"
+
+
+@pytest.mark.machine
+@needs_root
+def test_a_new_lease_does_not_start_dnsmasq_anew(kernel: KernelWorld) -> None:
+    fabric, newcomer = kernel.fabric(), "52:54:00:00:00:06"
+    build(fabric, *WHOLE)
+    before = kernel.processes()
+    fabric.build_gateway(replace(GATEWAY, leases=GATEWAY.leases | {Lease(newcomer, "10.1.0.6", "db")}))
+    assert kernel.processes() == before
+    assert socket.inet_ntoa(ask_dhcp(kernel.plug(SEGMENT.bridge), newcomer)[newcomer]["address"]) == "10.1.0.6"
+
+
+def seen_outside(guest: str) -> str:
+    """The address from which a connection of the guest reaches the outside."""
+    with links.inside("outside", lambda: socket.create_server((OUTSIDE, 0))) as server:
+        with links.inside(guest, lambda: socket.create_connection(server.getsockname(), 10)) as client:
+            accepted, peer = server.accept()
+            with accepted:
+                client.sendall(b"x" * 100_000)
+                client.shutdown(socket.SHUT_WR)
+                got = b"".join(iter(lambda: accepted.recv(65536), b""))
+                assert len(got) == 100_000
+    return str(peer[0])
+
+
+@pytest.mark.machine
+@needs_root
+def test_nat_carries_a_guest_outside_as_the_node(kernel: KernelWorld) -> None:
+    build(kernel.fabric(), *WHOLE)
+    assert seen_outside(kernel.plug(SEGMENT.bridge, "10.1.0.5/24", "10.1.0.1")) == UNDERLAY
+
+
+@pytest.mark.machine
+@needs_root
+def test_guests_with_the_same_address_on_two_networks_both_get_out(kernel: KernelWorld) -> None:
+    build(kernel.fabric(), *WHOLE, OTHER, OTHER_GATEWAY)
+    for name, segment in (("g1", SEGMENT), ("g2", OTHER)):
+        assert seen_outside(kernel.plug(segment.bridge, "10.1.0.5/24", "10.1.0.1", name)) == UNDERLAY
+
+
+def can_connect(namespace: str, address: str) -> bool:
+    """Whether an answer, even a refusal, comes back."""
+    def attempt() -> bool:
+        try:
+            socket.create_connection((address, 9), 1).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        return True
+    return links.inside(namespace, attempt)
+
+
+@pytest.mark.machine
+@needs_root
+def test_a_guest_reaches_the_world_but_no_other_network(kernel: KernelWorld) -> None:
+    build(kernel.fabric(), *WHOLE, OTHER, OTHER_GATEWAY)
+    guest = kernel.plug(SEGMENT.bridge, "10.1.0.5/24", "10.1.0.1")
+    assert [can_connect(guest, to) for to in (OUTSIDE, OTHER_GATEWAY.transit)] == [True, False]
+
+
+@pytest.mark.machine
+@needs_root
+def test_the_outside_does_not_come_in(kernel: KernelWorld) -> None:
+    build(kernel.fabric(), *WHOLE)
+    kernel.plug(SEGMENT.bridge, "10.1.0.5/24", "10.1.0.1")
+    within(GATEWAY.namespace, "ip", "route", "show")
+    within("outside", "ip", "route", "add", "10.1.0.0/24", "via", UNDERLAY)
+    links.inside  # noqa: B018
+    assert not can_connect("outside", "10.1.0.5")
+
+
+@pytest.mark.machine
+@needs_root
+def test_without_nat_nothing_leaves(kernel: KernelWorld) -> None:
+    build(kernel.fabric(), SEGMENT, replace(GATEWAY, nat=False))
+    assert not can_connect(kernel.plug(SEGMENT.bridge, "10.1.0.5/24", "10.1.0.1"), OUTSIDE)
