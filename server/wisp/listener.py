@@ -38,7 +38,7 @@ class Listener:
         self._grace = grace
         self._stop = threading.Event()
         self._ended = threading.Event()
-        self._closing = threading.Lock()
+        self._waking = threading.Lock()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -52,14 +52,15 @@ class Listener:
             self._drain()
         finally:
             self._server.task_dispatcher.shutdown(timeout=1)
-            wasyncore.close_all(self._sockets)
-            self._ended.set()
+            with self._waking:
+                wasyncore.close_all(self._sockets)
+                self._ended.set()
 
     def close(self) -> None:
-        with self._closing:
+        with self._waking:      # the pipe that wakes the loop must outlive the waking
             if not self._ended.is_set():
                 self._server.trigger.pull_trigger(self._stop.set)
-                self._ended.wait(self._grace + 5)
+        self._ended.wait(self._grace + 5)
 
     def _drain(self) -> None:
         self._server.del_channel()

@@ -88,18 +88,16 @@ class Todo:
         return not (self.steps or self.waits or self.lost)
 
 
-def plan(want: Host, have: Host, fate: Fate = Fate.RETIRED) -> Todo:
-    """What takes one subject from `have` to `want`.
-
-    `have` may hold more than the subject's own parts: what is needed of others is looked up in it. Only
-    parts that share a token with `want`, or all of `have` when nothing is wanted, are touched.
-    """
-    if not want.parts:
-        return Todo(tuple(_taken_down(have, fate)))
-    waits = tuple(_waits(want, have))
-    lost = tuple(sorted((part for part in want if isinstance(part, Disk) and part.made and not _seen(part, have)),
-                        key=lambda disk: disk.index))
+def plan(want: Host, have: Host, around: Host) -> Todo:
+    """What takes one subject from `have` to `want`. `around`: in it is looked up what its parts stand on."""
+    waits = tuple(_waits(want, have, around))
+    lost = tuple(part for part in _of(Disk, want) if part.made and not _seen(part, have))
     return Todo(tuple(_built(want, have, held_back=bool(waits or lost))), waits, lost)
+
+
+def take_down(have: Host, fate: Fate) -> Todo:
+    """What takes down a subject that nobody wishes for here, as far as its fate allows."""
+    return Todo(tuple(_taken_down(have, fate)))
 
 
 def _built(want: Host, have: Host, held_back: bool) -> Iterator[Step]:
@@ -110,9 +108,8 @@ def _built(want: Host, have: Host, held_back: bool) -> Iterator[Step]:
     for gateway in gateways:
         if _seen(gateway, have) != gateway:
             yield Step("build", gateway)
-    for stale in _of(Gateway, have.only(want.tokens())):
-        if not gateways:
-            yield Step("remove", stale)
+    if not gateways:
+        yield from (Step("remove", stale) for stale in _of(Gateway, have))
     for image in _of(Image, want):
         if not _seen(image, have):
             yield Step("fetch", image)
@@ -131,7 +128,7 @@ def _machine(want: Host, have: Host) -> Iterator[Step]:
                 yield Step("write", seed)
         yield from _power(domain, is_now)
         if is_now is None or is_now.power == "off":
-            yield from (Step("drop", seed) for seed in _of(Seed, have.only({domain.uid})) if seed not in want.parts)
+            yield from (Step("drop", seed) for seed in _of(Seed, have) if seed not in want.parts)
 
 
 def _power(want: Domain, have: Domain | None) -> Iterator[Step]:
@@ -164,12 +161,12 @@ def _rewired(want: Domain, have: Domain) -> bool:
     return tuple(replace(nic, plugged=True) for nic in have.nics) != want.nics
 
 
-def _waits(want: Host, have: Host) -> Iterator[Wait]:
-    images = {image.sha256 for image in _of(Image, have)}
+def _waits(want: Host, have: Host, around: Host) -> Iterator[Wait]:
+    images = {image.sha256 for image in _of(Image, around)}
     for disk in _of(Disk, want):
         if disk.sha256 and disk.sha256 not in images and not _seen(disk, have):
             yield Wait(f"sha256:{disk.sha256}", f"image {disk.sha256[:12]}")
-    bridges = {segment.bridge for segment in _of(Segment, have)}
+    bridges = {segment.bridge for segment in _of(Segment, around)}
     for domain in _of(Domain, want):
         yield from (Wait(nic.uid, f"segment {nic.bridge}") for nic in domain.nics if nic.bridge not in bridges)
 

@@ -19,16 +19,16 @@ from uuid import uuid4
 
 import pytest
 
-from wisp.adapters import domainxml, layout
+from wisp.adapters import domainxml, layout, libvirtd
 from wisp.errors import StepFailed
 from wisp.fakes.hypervisor import FakeHypervisor
 from wisp.host import Domain, Nic
 
 libvirt = pytest.importorskip("libvirt")
+libvirt_qemu = pytest.importorskip("libvirt_qemu")
 adapter = pytest.importorskip("wisp.adapters.libvirt")
 
 PROJECT = Path(__file__).parents[2]
-WORLD = os.environ.get("XWORLD")
 CLUSTER, ANOTHER = str(uuid4()), str(uuid4())
 DAEMONS = "import sys; from pathlib import Path; from wisp.adapters import libvirtd; "
 
@@ -62,7 +62,7 @@ class World:
         self.enter("env", f"PYTHONPATH={PROJECT / 'server'}", sys.executable, "-c", DAEMONS + what, self.state)
 
     def _do(self, *words: str | Path) -> str:
-        return subprocess.run([WORLD, "--name", self.directory, *words], check=True,
+        return subprocess.run([PROJECT / "tools/world", "--name", self.directory, *words], check=True,
                               stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -76,7 +76,7 @@ class FakeRig:
         self.hypervisor: Any = FakeHypervisor(
             self.bridges.__contains__, lambda *disk: disk in self.files, lambda *seed: seed in self.files, self.taps)
         self.destroy, self.crash = self.hypervisor.destroy, self.hypervisor.crash
-        self.edit, self.intrude = self.hypervisor.edit, self.hypervisor.intrude
+        self.edit, self.intrude, self.stall = self.hypervisor.edit, self.hypervisor.intrude, self.hypervisor.stall
 
     def add_bridge(self, name: str) -> None:
         self.bridges.add(name)
@@ -135,6 +135,9 @@ class QemuRig(LibvirtRig):
         super().__init__(world.uri, world.state, "qemu")
         self.world = world
         self.hypervisor.links = world.links
+
+    def stall(self, uid: str) -> None:
+        libvirt_qemu.qemuMonitorCommand(self.found(uid), '{"execute": "stop"}', 0)
 
     def unplug(self, nic: Nic) -> None:
         self.world.enter("ip", "link", "set", nic.tap, "nomaster")
@@ -362,7 +365,8 @@ def test_what_runs_keeps_its_name(rig: Any) -> None:
 
 WRONG: dict[str, dict[str, Any]] = {
     "markup for a model": {"nics": (Nic("02:00:00:00:00:01", "br-1", "x'/><y z='"),)},
-    "a path for a name": {"name": "a/b"}, "unknown bus": {"disks": ("wooden",)}, "no processor": {"cpus": 0}, "unknown video": {"video": "wooden"}}
+    "a path for a name": {"name": "a/b"},
+    "unknown bus": {"disks": ("wooden",)}, "no processor": {"cpus": 0}, "unknown video": {"video": "wooden"}}
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -430,6 +434,13 @@ def test_a_start_without_its_disk_fails(careful: Any) -> None:
     assert refusal(lambda: careful.hypervisor.start(it)).reason == "StartFailed"
 
 
+def test_what_runs_needs_nothing_more_to_be_started(careful: Any) -> None:
+    it = started(careful)
+    careful.lose_disk(it)
+    careful.hypervisor.start(it)
+    assert state(careful, it)[0] == "on"
+
+
 def test_a_crash_is_told_and_started_from(careful: Any) -> None:
     rung: queue.Queue[str | None] = queue.Queue()
     it = started(careful)
@@ -448,13 +459,13 @@ def test_a_tap_taken_off_its_bridge_is_seen(careful: Any) -> None:
     assert found is not None and not found.nics[0].plugged
 
 
-def test_a_guest_that_stands_still_unasked_counts_as_crashed() -> None:
-    rig = FakeRig()
-    it = started(rig)
-    rig.hypervisor.stall(it.uid)
-    assert state(rig, it) == ("crashed", "stopped at an I/O error")
-    rig.hypervisor.start(it)
-    assert state(rig, it) == ("on", "")
+def test_a_guest_that_stands_still_unasked_counts_as_crashed_and_starts_anew(careful: Any) -> None:
+    it = started(careful)
+    careful.stall(it.uid)
+    power, note = state(careful, it)
+    assert power == "crashed" and note.startswith("stopped ")
+    careful.hypervisor.start(it)
+    assert state(careful, it) == ("on", "")
 
 
 def test_a_passing_domain_of_ours_is_seen_and_ended(by_libvirt: Any) -> None:
@@ -464,6 +475,20 @@ def test_a_passing_domain_of_ours_is_seen_and_ended(by_libvirt: Any) -> None:
     assert seen(by_libvirt, it) == replace(it, power="on")
     by_libvirt.hypervisor.stop(it)
     assert seen(by_libvirt, it) is None
+
+
+def test_a_libvirt_elsewhere_is_not_ours_to_start(tmp_path: Path) -> None:
+    for uri in ("test:///default", "qemu+ssh://far.example/system", "qemu:///session",
+                f"qemu+unix:///system?socket={tmp_path}/none"):
+        libvirtd.ensure(uri, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_has_a_daemons_old_number_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/libvirtd.pid").write_text(str(os.getpid()))
+    libvirtd.stop(tmp_path)
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_an_absent_libvirt_is_worth_waiting_for(tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def another(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("etcd")
+
+
+@pytest.fixture
 def server(directory: Path) -> Iterator[EmbeddedEtcd]:
     server = EmbeddedEtcd(directory)
     try:
@@ -491,31 +496,72 @@ def test_a_watch_ends_when_told_to_even_during_an_outage(server: EmbeddedEtcd, r
 @needs_etcd
 @pytest.mark.parametrize("writes", [1, 20], ids=["behind", "ahead"])
 def test_a_watch_does_not_go_on_in_another_cluster(
-        server: EmbeddedEtcd, real: EtcdStore, directory: Path, writes: int) -> None:
+        server: EmbeddedEtcd, real: EtcdStore, directory: Path, another: Path, writes: int) -> None:
     watcher = Watcher(real, real.revision())
     identity, last = real.identity(), [put(real, f"/{n}") for n in range(10)][-1]
     assert watcher.sees(last)
     server.stop()
+    fill(another, writes)
     shutil.rmtree(directory / "data")
-    with contextlib.closing(EtcdStore(server.start())) as other:
-        for n in range(writes):
-            put(other, f"/{n}")
+    shutil.move(another / "data", directory)
+    server.start()
     assert watcher.ended()
     assert isinstance(watcher.failure, Compacted)
     assert len(watcher.changes()) == 10
     assert real.identity() != identity
 
 
+def fill(directory: Path, writes: int) -> None:
+    server = EmbeddedEtcd(directory)
+    with contextlib.closing(EtcdStore(server.start())) as store:
+        for n in range(writes):
+            put(store, f"/{n}")
+    server.stop()
+
+
+def during_the_death_of_etcd(server: EmbeddedEtcd, call: Callable[[], object]) -> list[object]:
+    """What comes of a call whose connection breaks after it was sent, when etcd is soon back."""
+    outcome: list[object] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except Problem as problem:
+            outcome.append(problem.code)
+
+    os.kill(server.pid, signal.SIGSTOP)
+    caller = threading.Thread(target=run)
+    caller.start()
+    caller.join(0.3)
+    os.kill(server.pid, signal.SIGKILL)
+    server.stop()
+    server.start()
+    caller.join()
+    return outcome
+
+
 @needs_etcd
-def test_a_read_waits_out_a_short_outage(server: EmbeddedEtcd, real: EtcdStore) -> None:
+def test_a_read_outlives_the_etcd_it_was_sent_to(server: EmbeddedEtcd, real: EtcdStore) -> None:
+    put(real, "/a")
+    assert during_the_death_of_etcd(server, lambda: keys(real)) == [["/a"]]
+
+
+@needs_etcd
+def test_a_write_is_not_sent_again_when_its_etcd_died(server: EmbeddedEtcd, real: EtcdStore) -> None:
+    before = put(real, "/a")
+    assert during_the_death_of_etcd(server, lambda: put(real, "/b")) == ["store_unavailable"]
+    assert (keys(real), real.revision()) == (["/a"], before)
+
+
+@needs_etcd
+def test_a_call_waits_for_an_etcd_that_is_starting(server: EmbeddedEtcd, real: EtcdStore) -> None:
     put(real, "/a")
     server.stop()
-    found: list[list[str]] = []
-    reader = threading.Thread(target=lambda: found.append(keys(real)))
-    reader.start()
+    writer = threading.Thread(target=put, args=(real, "/b"))
+    writer.start()
     server.start()
-    reader.join()
-    assert found == [["/a"]]
+    writer.join()
+    assert keys(real) == ["/a", "/b"]
 
 
 @needs_etcd
@@ -566,16 +612,24 @@ def test_a_directory_serves_one_etcd_at_a_time(
 
 
 @needs_etcd
-def test_etcd_goes_with_its_parent_and_the_next_one_takes_over(server: EmbeddedEtcd, directory: Path) -> None:
+def test_etcd_goes_with_its_parent_and_only_then_the_next_may_come(
+        server: EmbeddedEtcd, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = ("import pathlib, sys, time; from wisp.store.embedded import EmbeddedEtcd\n"
                "server = EmbeddedEtcd(pathlib.Path(sys.argv[1])); server.start()\n"
                "print(server.pid, flush=True); time.sleep(600)")
     with subprocess.Popen([sys.executable, "-c", program, str(directory)], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
-        child = int(parent.stdout.readline())
+        orphan = int(parent.stdout.readline())
+        os.kill(orphan, signal.SIGSTOP)
         parent.kill()
+    try:
+        with monkeypatch.context() as hasty, pytest.raises(RuntimeError, match="in use"):
+            hasty.setattr("wisp.store.embedded.PATIENCE", 0.2)
+            server.start()
+    finally:
+        os.kill(orphan, signal.SIGCONT)
     server.start()
-    assert server.pid != child
+    assert server.pid != orphan
 
 
 def test_a_missing_etcd_is_named_with_its_package(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,13 +21,13 @@ var formats = map[string]struct {
 		address, err := netip.ParseAddr(s)
 		return err == nil && address.Is4()
 	}},
-	"ipv4-network": {"an IPv4 network with host bits zero, like 10.1.0.0/24", func(s string) bool {
+	"ipv4-network": {"an IPv4 network like 10.1.0.0/24, host bits zero, /8 to /29", func(s string) bool {
 		prefix, err := netip.ParsePrefix(s)
-		return err == nil && prefix.Addr().Is4() && prefix.Masked() == prefix
+		return err == nil && prefix.Addr().Is4() && prefix.Masked() == prefix && prefix.Bits() >= 8 && prefix.Bits() <= 29
 	}},
 	"date-time": {"a time like 2026-11-22T10:00:00Z", func(s string) bool {
 		_, err := time.Parse(time.RFC3339, s)
-		return err == nil && strings.HasSuffix(s, "Z")
+		return err == nil
 	}},
 	"uuid": {"a UUID", uuid.MatchString},
 }

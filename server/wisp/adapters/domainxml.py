@@ -9,8 +9,7 @@ What a newcomer would trip over:
 - q35 has one free slot: as many root ports are made as there are devices, and some to plug into later.
 - Debian's cloud kernel has no AHCI, so the config drive is a read-only virtio disk, after the others.
 - `firmware='efi'` alone picks a Secure Boot firmware with keys enrolled; the feature is refused by name.
-- `host-passthrough` is refused under emulation; there the CPU is all that TCG can do, less five-level
-  paging, which costs a guest an access more at each miss and gives it nothing.
+- `host-passthrough` is refused under emulation; there the CPU is all that TCG can do, which boots no slower.
 - A NIC's option ROM is for network boot, which nobody asks for, and takes its time at each start.
 """
 from __future__ import annotations
@@ -118,7 +117,7 @@ def _processor(root: Element, virt: str) -> None:
         _add(root, "cpu", mode="host-passthrough", check="none")
         return
     _add(_add(features, "tcg"), "tb-cache", str(TRANSLATIONS_MIB), unit="MiB")
-    _add(_add(root, "cpu", mode="maximum"), "feature", policy="disable", name="la57")
+    _add(root, "cpu", mode="maximum")
 
 
 def _controllers(devices: Element, domain: Domain) -> None:

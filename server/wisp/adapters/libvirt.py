@@ -93,8 +93,10 @@ class Libvirt:
 
     def watch(self, ring: Ring) -> None:
         self._ring = ring
-        with self._door("WatchFailed"):
-            pass
+        try:
+            self._connected()
+        except libvirt.libvirtError:
+            self._mend_soon()
 
     def define(self, domain: Domain) -> None:
         with self._door("DefineFailed", 3) as conn:
@@ -207,6 +209,9 @@ class Libvirt:
         self._ring(domain.UUIDString())
 
     def _lost(self, conn: Any, reason: int, opaque: Any) -> None:
+        self._mend_soon()
+
+    def _mend_soon(self) -> None:
         threading.Thread(target=self._mend, name="libvirt-mend", daemon=True).start()
 
     def _mend(self) -> None:

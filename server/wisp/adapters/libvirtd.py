@@ -37,7 +37,7 @@ def ensure(uri: str, state: Path) -> None:
 
 
 def stop(state: Path) -> None:
-    """Ends the daemons that `ensure` started; machines go on running."""
+    """Ends the daemons that `ensure` started. Machines go on running, but what they print is written no more."""
     for name, _ in reversed(DAEMONS):
         file = _pid_file(state, name)
         pid = _pid(file, name)

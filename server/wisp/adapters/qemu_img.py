@@ -20,7 +20,7 @@ from wisp.errors import StepFailed
 NOBODY = 65534
 ALONE = ("unshare", "--net", "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
          "--no-new-privs", "--pdeathsig=KILL")
-SURROUNDINGS = {"PATH": os.defpath + ":/usr/sbin:/sbin", "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"}
+SURROUNDINGS = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"}
 """One arena: one of 128 MiB for each of qemu-img's threads now and then breaks the bound on memory."""
 LOOK_SECONDS = 30
 CONVERT_SECONDS = 3600

@@ -30,7 +30,7 @@ from wisp.journal import Journal
 from wisp.kinds import KINDS
 from wisp.ports import Machine
 from wisp.resource import PREFIX, Json, Ref, Resource, dumps, now
-from wisp.steps import Fate, Step, Todo, plan, reap
+from wisp.steps import Fate, Step, Todo, plan, reap, take_down
 from wisp.store import Absent, At, Born, Delete, Entry, Guard, Lost, Put, Span, Store
 from wisp.store.mirror import Mirror
 from wisp.world import World, target_of
@@ -190,7 +190,7 @@ class Agent:
                 for token in subject.tokens:
                     self._waiting[token].add(subject.ref)
                 return
-            todo = plan(subject.want, have if subject.here else own, subject.fate)
+            todo = plan(subject.want, own, have) if subject.here else take_down(own, subject.fate)
             failure, until = self._failures.get(subject.ref, (None, 0.0))
             if failure and failure.generation != subject.resource.intent.generation:
                 failure, until = None, 0.0

@@ -19,9 +19,9 @@ class Refused(Exception):
     """The service said no; `problem` is its problem document."""
 
     def __init__(self, problem: Mapping[str, Any]) -> None:
-        super().__init__(problem.get("detail", ""))
         self.problem = problem
         self.code = str(problem.get("code", ""))
+        self.retryable = bool(problem.get("retryable"))
 
     def __str__(self) -> str:
         lines = [f"{self.problem.get('title', 'Refused')}: {self.problem.get('detail', '')}"]
@@ -32,12 +32,14 @@ class Refused(Exception):
 class Unanswered(Exception):
     """Nobody, or somebody else, answers at the endpoint."""
 
+    code = ""
+    retryable = True
+
 
 class TimeIsUp(Exception):
     """What was waited for has not come; `document` is as it is."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        super().__init__("time is up")
         self.document = document
 
 
@@ -56,40 +58,36 @@ class Client:
         except requests.JSONDecodeError:
             raise Unanswered(f"{self._endpoint} answers, but not as wisp does (HTTP {answer.status_code})") from None
         except requests.RequestException as error:
-            raise Unanswered(f"no answer from {self._endpoint}: {_reason(error)}") from error
+            raise Unanswered(f"no answer from {self._endpoint} ({type(error).__name__})") from error
         if answer.ok:
             return shown
         raise Refused(shown if isinstance(shown, dict) else {"title": f"HTTP {answer.status_code}"})
 
     def pages(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        after: dict[str, str] = {}
-        while True:
-            page = self.call("GET", path, params={**query, **after})
+        page = self.call("GET", path, params=query)
+        yield from page["items"]
+        while "next" in page:
+            page = self.call("GET", path, params={**query, "after": page["next"]})
             yield from page["items"]
-            if not page.get("next"):
-                return
-            after = {"after": page["next"]}
 
     def wait(self, path: str, until: str, seconds: float) -> dict[str, Any] | None:
         """The document once it is ready or has failed for good, None once it is absent. Raises TimeIsUp."""
         deadline = time.monotonic() + seconds
-        shown: dict[str, Any] = {}
         while True:
             left = max(0.0, deadline - time.monotonic())
             held = round(min(left, LONG_POLL), 3)
             try:
                 shown = self.call("GET", path, params={"wait": until, "timeout": held}, timeout=held + 15)
+                if until == "ready" and settled(shown):
+                    return shown  # type: ignore[no-any-return]
+                if not left:
+                    raise TimeIsUp(shown)
             except (Unanswered, Refused) as error:
-                if isinstance(error, Refused) and error.code == "not_found" and until == "absent":
+                if until == "absent" and error.code == "not_found":
                     return None
-                if not left or (isinstance(error, Refused) and not error.problem.get("retryable")):
+                if not (left and error.retryable):
                     raise
                 time.sleep(min(1, left))
-                continue
-            if until == "ready" and settled(shown):
-                return shown
-            if not left:
-                raise TimeIsUp(shown)
 
 
 def condition(document: Mapping[str, Any], wanted: str) -> Mapping[str, Any]:
@@ -104,9 +102,3 @@ def failed(document: Mapping[str, Any]) -> bool:
 def settled(document: Mapping[str, Any]) -> bool:
     current = document["status"]["observed_generation"] == document["generation"]
     return current and (failed(document) or condition(document, "Ready").get("status") == "True")
-
-
-def _reason(error: Exception) -> str:
-    kinds = {requests.ConnectTimeout: "nothing there", requests.ReadTimeout: "it took too long",
-             requests.ConnectionError: "connection refused or cut"}
-    return next((words for kind, words in kinds.items() if isinstance(error, kind)), type(error).__name__)

@@ -38,23 +38,17 @@ def structured(value: Any, form: str) -> None:
 
 
 def row(document: Document) -> tuple[str, ...]:
-    ready, worst = condition(document, "Ready"), (document["status"]["conditions"] or [{}])[0]
-    return (document["name"], ready.get("status", "-"), worst.get("reason", "-"),
-            ",".join(words(document["binding"], "node")) or "-", ",".join(words(document["binding"], "address")) or "-",
-            age(document["created_at"]))
+    worst, given = document["status"]["conditions"][0], document["binding"]
+    return (document["name"], condition(document, "Ready")["status"], worst["reason"],
+            ",".join(words(given, "node")) or "-", ",".join(words(given, "address")) or "-", age(document["created_at"]))
 
 
 def words(value: Any, wanted: str) -> Iterator[str]:
     """Every text that stands under this key, however deep."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == wanted and isinstance(inner, str):
-                yield inner
-            else:
-                yield from words(inner, wanted)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from words(inner, wanted)
+    if isinstance(value, dict) and isinstance(value.get(wanted), str):
+        yield value[wanted]
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from words(inner, wanted)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -73,14 +67,10 @@ def age(moment: str) -> str:
 
 def described(document: Document, events: Sequence[Document]) -> None:
     """Everything about one resource, for a person who wonders why."""
-    head = {key: value for key, value in document.items() if key not in ("binding", "status", "spec")}
-    for part in (head, {"spec": document["spec"]}, {"binding": document["binding"]}, {"status": document["status"]}):
-        yaml.safe_dump(part, sys.stdout, sort_keys=False, allow_unicode=True)
+    structured(dict(document), "yaml")
     print("events:" if events else "events: none")
     happenings(events)
 
 
 def happenings(events: Sequence[Document]) -> None:
-    for event in events:
-        said = [str(value) for key, value in event.items() if key != "at" and value not in ("", None)]
-        print(f"{event.get('at', '-')}  {'  '.join(said)}")
+    table(("WHEN", "WHO", "WHAT"), [(event["at"], event["actor"], event["text"]) for event in events])
