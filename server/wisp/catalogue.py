@@ -38,7 +38,12 @@ def loads(raw: bytes) -> Any:
     try:
         text = raw.decode("utf-8")
         _refuse_nesting(text)
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        raise Problem("malformed", "The body escapes half of a surrogate pair.") from error
     except UnicodeDecodeError as error:
         raise Problem("malformed", "The body is not UTF-8.") from error
     except json.JSONDecodeError as error:
@@ -256,7 +261,7 @@ def _references(schema: Mapping[str, Any], value: Any, pointer: str) -> Iterator
 def _targets(schema: Mapping[str, Any]) -> Iterator[str]:
     if "x-refers-to" in schema:
         yield schema["x-refers-to"]["kind"]
-    for field in [*schema.get("properties", {}).values(), schema.get("items", {})]:
+    for field in [*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])]:
         yield from _targets(field)
 
 

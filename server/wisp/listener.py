@@ -26,7 +26,7 @@ class Listener:
     """`run` serves until `close`, which may be called from any other thread and returns when all is answered."""
 
     def __init__(self, app: Any, host: str, port: int, refusal: Refusal, *,
-                 threads: int = 64, grace: float = 10.0) -> None:
+                 threads: int = 64, grace: float = 5.0) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=1024)
         self._sockets: dict[int, Any] = {}

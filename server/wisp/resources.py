@@ -24,7 +24,7 @@ from typing import Any
 from wisp.admission import SYSTEM, Admission, Caller, Decision, Wish, stray_claims
 from wisp.catalogue import Catalogue
 from wisp.conditions import document, has_failed, is_ready
-from wisp.errors import Problem
+from wisp.errors import Fault, Problem
 from wisp.journal import Journal
 from wisp.kinds import KINDS
 from wisp.kinds.key import hashed, record_key
@@ -92,7 +92,8 @@ class Resources:
             while time.monotonic() < until:
                 try:
                     with self._mirror.held():
-                        revision, decision = self._mirror.revision, decide()
+                        revision = self._mirror.revision
+                        decision = decide()
                 except Problem:
                     if caught_up and revision >= caught_up:
                         raise
@@ -269,7 +270,8 @@ def _read_token(token: str) -> tuple[int, str]:
         revision, name = json.loads(base64.urlsafe_b64decode(token.encode()))
         return int(revision), str(name)
     except (ValueError, TypeError, binascii.Error) as error:
-        raise Problem("unknown_parameter", "The page token is not one of ours.") from error
+        detail = "The page token is not one of ours."
+        raise Problem("unknown_parameter", detail, [Fault("?after", "unknown_parameter", detail)]) from error
 
 
 def _expired(at: str) -> bool:

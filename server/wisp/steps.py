@@ -127,7 +127,7 @@ def _machine(want: Host, have: Host) -> Iterator[Step]:
             if not _seen(seed, have):
                 yield Step("write", seed)
         yield from _power(domain, is_now)
-        if is_now is None or is_now.power == "off":
+        if is_now is None or "off" in (is_now.power, domain.power):
             yield from (Step("drop", seed) for seed in _of(Seed, have) if seed not in want.parts)
 
 

@@ -15,7 +15,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from wisp.resource import CLUSTER, CLUSTER_KEY, PREFIX, Intent, Json, Ref, Resource, node_key, node_ref, nodes_of, refers_prefix
+from wisp.resource import (
+    CLUSTER,
+    CLUSTER_KEY,
+    PREFIX,
+    Intent,
+    Json,
+    Ref,
+    Resource,
+    node_key,
+    node_ref,
+    nodes_of,
+    refers_prefix,
+)
 from wisp.store import Entry
 
 Weigh = Callable[[str, Json], Mapping[str, int]]

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,10 @@ MAC = "52:54:00:00:00:05"
 
 def sh(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def entry(verb: str, peer: str) -> str:
+    return sh("bridge", "fdb", verb, links.EVERYWHERE, "dev", "vx-0000a1", "dst", peer)
 
 
 def within(namespace: str, *argv: str) -> str:
@@ -70,6 +76,7 @@ class FakeWorld:
 class KernelWorld:
     def __init__(self, state: Path) -> None:
         self.state = state
+        self._files = state / "c1/gateways/0000a1"
         self._fabrics: list[KernelFabric] = []
         gw = "gw-0000a1"
         self.segment_hands: dict[str, Callable[[], object]] = {
@@ -78,18 +85,20 @@ class KernelWorld:
             "vxlan down": lambda: sh("ip", "link", "set", "vx-0000a1", "down"),
             "vxlan unplugged": lambda: sh("ip", "link", "set", "vx-0000a1", "nomaster"),
             "vxlan with another MTU": lambda: sh("ip", "link", "set", "vx-0000a1", "mtu", "1400"),
-            "peer removed": lambda: sh("bridge", "fdb", "del", links.EVERYWHERE, "dev", "vx-0000a1", "dst", "192.0.2.2"),
-            "peer added": lambda: sh("bridge", "fdb", "append", links.EVERYWHERE, "dev", "vx-0000a1", "dst", "192.0.2.66"),
+            "peer removed": lambda: entry("del", "192.0.2.2"),
+            "peer added": lambda: entry("append", "192.0.2.66"),
             "underlay address changed": lambda: (sh("ip", "link", "del", "vx-0000a1"), self._foreign_vxlan()),
         }
         self.gateway_hands: dict[str, Callable[[], object]] = {
             "bridge deleted": lambda: sh("ip", "link", "del", "br-0000a1"),
             "inside plug deleted": lambda: sh("ip", "link", "del", "gi-0000a1"),
+            "inside plug pulled": lambda: sh("ip", "link", "set", "gi-0000a1", "nomaster"),
             "outside plug deleted": lambda: sh("ip", "link", "del", "go-0000a1"),
             "namespace deleted": lambda: sh("ip", "netns", "del", gw),
-            "dnsmasq killed": self._kill_dnsmasq,
-            "dnsmasq not told": lambda: (state / "c1/gateways/0000a1/served").unlink(),
-            "leases edited": lambda: (state / "c1/gateways/0000a1/hosts").write_text(""),
+            "dnsmasq killed": lambda: kill(int((self._files / "pid").read_text())),
+            "pid file gone": lambda: (self._files / "pid").unlink(),
+            "dnsmasq not told": lambda: (self._files / "served").unlink(),
+            "leases edited": lambda: (self._files / "hosts").write_text(""),
             "inside address removed": lambda: within(gw, "ip", "addr", "del", "10.1.0.1/24", "dev", "in0"),
             "inside address added": lambda: within(gw, "ip", "addr", "add", "10.1.0.9/24", "dev", "in0"),
             "inside MAC changed": lambda: within(gw, "ip", "link", "set", "in0", "address", "52:54:00:00:00:99"),
@@ -110,6 +119,10 @@ class KernelWorld:
         self._fabrics.append(KernelFabric(cluster, self.state / cluster, UNDERLAY))
         return self._fabrics[-1]
 
+    def fabric_outside(self) -> Fabric:
+        """Of a second node, whose network namespace is `outside`."""
+        return KernelFabric("c1", self.state / "outside", OUTSIDE)
+
     def snapshot(self) -> object:
         """Devices, addresses, routes, FDB, rules of every namespace; processes and files of ours."""
         spaces = ["", *(space["name"] for space in json.loads(sh("ip", "-j", "netns") or "[]"))]
@@ -118,12 +131,13 @@ class KernelWorld:
                 sorted(str(path) for path in self.state.glob("*/gateways/*")))
 
     def _space(self, space: str) -> object:
-        ask = (lambda *argv: within(space, *argv)) if space else sh
+        ask = partial(within, space) if space else sh
         devices = [(each["ifindex"], each["ifname"], each["mtu"], each.get("master"), "UP" in each["flags"],
                     each.get("ifalias"), each["address"], sorted((a["local"], a["prefixlen"]) for a in each["addr_info"]
                                                                  if a["family"] == "inet"))
                    for each in json.loads(ask("ip", "-j", "addr"))]
-        return devices, ask("ip", "route"), sorted(ask("bridge", "fdb").splitlines()), ask("nft", "-a", "list", "ruleset")
+        return (devices, ask("ip", "route"), sorted(ask("bridge", "fdb").splitlines()),
+                ask("nft", "-a", "list", "ruleset"))
 
     def processes(self) -> list[int]:
         """Of those that were started with one of our files."""
@@ -141,20 +155,15 @@ class KernelWorld:
         """Ours by mark, but with another source address."""
         sh("ip", "link", "add", "vx-0000a1", "type", "vxlan", "id", str(0xa1), "local", "192.0.2.7", "dstport", "4789")
         sh("ip", "link", "set", "vx-0000a1", "alias", "wisp:c1:u1", "mtu", "1450", "master", "br-0000a1", "up")
+        entry("append", "192.0.2.2")
 
-    def _kill_dnsmasq(self) -> None:
-        pid = int((self.state / "c1/gateways/0000a1/pid").read_text())
-        descriptor = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOWAIT) if _is_child(pid) else _await(descriptor)
-        os.close(descriptor)
-
-    def plug(self, bridge: str, address: str = "", gateway: str = "", name: str = "guest") -> str:
+    def plug(self, bridge: str, address: str = "", gateway: str = "", name: str = "guest", node: str = "") -> str:
         """A namespace with `eth0` in the bridge: what a guest would be. Returns its name."""
+        on_node = partial(within, node) if node else sh
         sh("ip", "netns", "add", name)
-        sh("ip", "link", "add", f"t-{name}", "mtu", "1450", "type", "veth", "peer", "eth0", "netns", name)
-        sh("ip", "link", "set", f"t-{name}", "master", bridge, "up")
-        within(name, "ip", "link", "set", "eth0", "address", MAC, "mtu", "1450", "up")
+        on_node("ip", "link", "add", f"t-{name}", "mtu", "1450", "type", "veth", "peer", "eth0", "netns", name)
+        on_node("ip", "link", "set", f"t-{name}", "master", bridge, "up")
+        within(name, "ip", "link", "set", "eth0", "mtu", "1450", "up")
         if address:
             within(name, "ip", "addr", "add", address, "dev", "eth0")
         if gateway:
@@ -165,16 +174,15 @@ class KernelWorld:
         for fabric in self._fabrics:
             fabric.close()
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
 
 
-def _is_child(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1] == str(os.getpid())
-
-
-def _await(descriptor: int) -> None:
-    import select
-    select.select([descriptor], [], [], 10)
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([descriptor], [], [], 10)[0], f"{pid} does not end"
+        os.close(descriptor)
 
 
 @contextmanager

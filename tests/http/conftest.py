@@ -81,7 +81,7 @@ class Served:
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
-        self.listener = Listener(cloud.app, "127.0.0.1", 0, refusal(SCHEMAS.errors), threads=8, grace=5)
+        self.listener = Listener(cloud.app, "127.0.0.1", 0, refusal(SCHEMAS.errors), threads=8, grace=60)
         self.thread = threading.Thread(target=self.listener.run)
         self.thread.start()
         self.url = "http://{}:{}".format(*self.listener.address)

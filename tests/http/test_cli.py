@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+
 from wisp.cli import files, main
-from wisp.resource import Ref
+from wisp.resource import Ref, claim_key, dumps
+from wisp.store import Put
 
 LAN = Ref("network", "web", "lan")
 
@@ -126,9 +128,9 @@ def test_waiting_ends_well_when_it_is_ready(applied: Any) -> None:
 
 def test_waiting_tells_too_late_from_failed(applied: Any) -> None:
     assert applied("wait", "network", "lan", "--timeout", "0")[0] == 4
-    condition = {"type": "Failed", "status": "True", "reason": "Broken", "message": "", "since": "2026-01-01T00:00:00Z"}
-    ready = condition | {"type": "Ready", "status": "False"}
-    applied.cloud.hold(LAN, conditions=[condition, ready])
+    condition = {"reason": "Broken", "message": "", "since": "2026-01-01T00:00:00Z"}
+    applied.cloud.hold(LAN, conditions=[condition | {"type": "Failed", "status": "True"},
+                                        condition | {"type": "Ready", "status": "False"}])
     assert applied("wait", "network", "lan", "--timeout", "60")[0] == 5
 
 
@@ -148,7 +150,7 @@ def test_describe_and_events_tell_what_happened(applied: Any) -> None:
 
 def test_the_exit_code_says_what_kind_of_no(applied: Any, served: Any, monkeypatch: Any) -> None:
     assert applied("get", "network", "none")[0] == 3
-    assert applied("get", "network", "..%2F..%2Fshop")[0] == 3
+    assert applied("get", "network", "lan?wait=ready&timeout=0")[0] == 3
     assert applied("get", "dragons")[0] == 2
     assert applied("apply", "-f", "/nonexistent")[0] == 2
     assert applied("audit")[0] == 1
@@ -162,9 +164,8 @@ def test_the_exit_code_says_what_kind_of_no(applied: Any, served: Any, monkeypat
 
 
 def test_a_stray_claim_is_found(wisp: Any, served: Any, monkeypatch: Any) -> None:
-    from wisp.resource import claim_key, dumps
-    from wisp.store import Put
-    served.cloud.write(Put(claim_key("vni", "7"), dumps({"kind": "network", "namespace": "web", "name": "x", "uid": "u"})))
+    owner = {"kind": "network", "namespace": "web", "name": "x", "uid": "u"}
+    served.cloud.write(Put(claim_key("vni", "7"), dumps(owner)))
     monkeypatch.setenv("WISP_TOKEN", served.cloud.tokens["root"])
     code, out, _ = wisp("audit")
     assert code == 1 and "vni/7" in out
@@ -176,13 +177,14 @@ def read(tmp_path: Path, text: str, name: str = "x.yaml") -> list[dict[str, Any]
 
 
 def test_yaml_holds_no_surprises(tmp_path: Path) -> None:
-    spec = "{power: on, mac: 10:20:30:40:50:59, since: 2026-11-22T10:00:00Z, n: 012, t: true, i: 7, f: 1.5, z: null, e: }"
+    spec = "{power: on, mac: 10:20:30:40:50:59, since: 2026-11-22T10:00:00Z, n: 012, t: true, i: 7, f: 1.5, z: null}"
     assert read(tmp_path, f"kind: k\nname: no\nspec: {spec}\n") == [{"kind": "k", "name": "no", "spec": {
         "power": "on", "mac": "10:20:30:40:50:59", "since": "2026-11-22T10:00:00Z", "n": "012", "t": True, "i": 7,
-        "f": 1.5, "z": None, "e": None}}]
+        "f": 1.5, "z": None}}]
 
 
-@pytest.mark.parametrize("text", ["kind: k", "[1]", "kind: k\nname: n\nspce: {}", "kind: k\nkind: k\nname: n", "{", "a: !!python/name:os.system x"])
+@pytest.mark.parametrize("text", ["kind: k", "[1]", "kind: k\nname: n\nspce: {}", "kind: k\nkind: k\nname: n", "{",
+                                  "kind: k\nname: !!python/name:os.system x"])
 def test_what_is_no_document_is_said_with_its_file(tmp_path: Path, text: str) -> None:
     with pytest.raises(files.Unreadable, match=r"x\.yaml"):
         read(tmp_path, text)

@@ -87,7 +87,7 @@ def busy(served: Any) -> int:
 def test_who_is_held_gets_an_answer_when_the_service_stops(served: Any) -> None:
     served.cloud.put(Ref("network", "web", "lan"), {"cidr": "10.1.0.0/24"})
     answers: list[requests.Response] = []
-    waiting = held(served, answers, 1)
+    waiting = held(served, answers, 2.5)
     when(lambda: busy(served))
     served.close()
     waiting.join()
@@ -96,6 +96,7 @@ def test_who_is_held_gets_an_answer_when_the_service_stops(served: Any) -> None:
         get(served, "/livez")
 
 
+@pytest.mark.timeout(30)
 def test_an_idle_connection_does_not_hold_up_the_end(served: Any) -> None:
     with requests.Session() as session:
         session.get(served.url + "/livez", timeout=30)
@@ -138,6 +139,14 @@ def test_a_fault_inside_shows_its_request_id_and_nothing_else(cloud: Any, monkey
     assert "hunter2" not in answer.text and "RuntimeError" not in answer.text
     logged = next(json.loads(JsonLines().format(record)) for record in caplog.records if record.levelname == "ERROR")
     assert logged["request_id"] == answer.json["request_id"] and "RuntimeError" in logged["trace"]
+
+
+def test_who_is_told_to_ask_again_is_told_when(cloud: Any, monkeypatch: Any) -> None:
+    def lost(*_: Any) -> None:
+        raise Problem("conflict", "Others changed the same things.", retry_after=7)
+    monkeypatch.setattr(cloud.resources, "get", lost)
+    answer = cloud.ask("admin", "GET", LAN)
+    assert (answer.status_code, answer.headers["retry-after"]) == (409, "7")
 
 
 def test_an_outage_of_the_store_says_when_to_ask_again(cloud: Any, monkeypatch: Any) -> None:

@@ -46,6 +46,10 @@ func (r *kindResource) Delete(ctx context.Context, req resource.DeleteRequest, r
 	case within.Err() != nil:
 		resp.Diagnostics.AddError(fmt.Sprintf("The %s %q is still being deleted", r.kind.Name, r.id(at)),
 			"The time was up, or the wait was interrupted. The deletion goes on by itself: the next plan shows how it stands.")
+	case errors.Is(err, client.CodeInUse):
+		resp.Diagnostics.AddError(fmt.Sprintf("Cannot delete %s %q: it is in use", r.kind.Name, r.id(at)),
+			fmt.Sprintf("%s\n\nIf it is being replaced, let what refers to it be replaced with it, by this inside the other resource, with the name of this one for NAME:\n\n"+
+				"lifecycle {\n  replace_triggered_by = [%s.NAME.uid]\n}", err, r.typeName()))
 	default:
 		r.problems(&resp.Diagnostics, "delete", at, err)
 	}

@@ -109,19 +109,16 @@ func (r *kindResource) planNamespace(ctx context.Context, plan *tfsdk.Plan) (dia
 
 // planBinding keeps the binding in the plan of an update that cannot move it: otherwise every update would show it
 // unknown, and everything that refers to an address would be planned anew.
-//
-// The rule: a binding mirrors what has parts (one interface for each of `networks`, one node for `placement`). So a
-// change of metadata, of a scalar, or of a list or set of scalars leaves it alone; a change of an object or of a list
-// of objects may move it.
 func (r *kindResource) planBinding(ctx context.Context, state tfsdk.State, plan *tfsdk.Plan) (diags diag.Diagnostics) {
 	for _, field := range r.kind.Spec.Fields {
-		if field.Type == schemas.Object || field.Type == schemas.Array && !field.Items.Scalar() {
-			var before, planned attr.Value
-			diags.Append(state.GetAttribute(ctx, path.Root(field.Name), &before)...)
-			diags.Append(plan.GetAttribute(ctx, path.Root(field.Name), &planned)...)
-			if diags.HasError() || !planned.Equal(before) {
-				return diags
-			}
+		if !movesBinding(r.kind, field) {
+			continue
+		}
+		var before, planned attr.Value
+		diags.Append(state.GetAttribute(ctx, path.Root(field.Name), &before)...)
+		diags.Append(plan.GetAttribute(ctx, path.Root(field.Name), &planned)...)
+		if diags.HasError() || !planned.Equal(before) {
+			return diags
 		}
 	}
 	var binding types.Object
@@ -131,6 +128,14 @@ func (r *kindResource) planBinding(ctx context.Context, state tfsdk.State, plan 
 	}
 	diags.Append(plan.SetAttribute(ctx, path.Root("binding"), binding)...)
 	return diags
+}
+
+// movesBinding is the rule which changes may move a binding. A binding mirrors the parts of a spec: an interface for
+// each of `networks`, a node for `placement`. So a change of an object or of a list of objects may move it; a change of
+// a scalar, of a list or set of scalars, or of metadata leaves it alone, and nothing moves where there is nothing.
+func movesBinding(kind *schemas.Kind, field *schemas.Field) bool {
+	hasParts := field.Type == schemas.Object || field.Type == schemas.Array && !field.Items.Scalar()
+	return hasParts && len(kind.Binding.Fields) > 0
 }
 
 // private is where the ETag is kept: beside the state, seen by nobody, and not moved by a plan.

@@ -106,7 +106,7 @@ func (m *managed) plan(config map[string]any) *tfprotov6.PlanResourceChangeRespo
 // proposed is the configuration with what is computed and not configured taken from the state.
 func (m *managed) proposed(config tftypes.Value) tftypes.Value {
 	var configured, before map[string]tftypes.Value
-	m.tf.must(config.As(&configured))
+	m.tf.must(config.Copy().As(&configured)) // As lends the value's own map
 	if !m.state.IsNull() {
 		m.tf.must(m.state.As(&before))
 	}

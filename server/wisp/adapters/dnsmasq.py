@@ -1,11 +1,11 @@
 """A gateway's DHCP: one dnsmasq, in the gateway's namespace, with a directory of files of its own.
 
-It must outlive the agent, so it daemonizes and is found again by its pid file, its command line
-and its network namespace (a namespace's name can be gone while dnsmasq holds on to the rest). It reads its files when
-started and on SIGHUP only, so a file says nothing of what it knows: the file `served`, written after it was told,
-does. It refuses to give an address to a new MAC while it remembers another's lease on it, so it is told by
-SIGHUP only of leases that came; for one that went it starts anew, without memory (a client's renewal is accepted all
-the same: it is authoritative). It stays root, as its files are nobody else's, with the few capabilities it needs.
+It must outlive the agent, so it daemonizes and is found again by its pid file and its command line. It belongs to the
+namespace it was started in: who makes the gateway's links anew must `end` it first. It reads its files when started
+and on SIGHUP only, so a file says nothing of what it knows: the file `served`, written after it was told, does.
+It refuses to give an address to a new MAC while it remembers another's lease on it, so it is told by SIGHUP only of
+leases that came; for one that went it starts anew, without memory (a client's renewal is accepted all the same: it
+is authoritative). It stays root, as its files are nobody else's, with the few capabilities it needs.
 """
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Dhcp:
         hosts = [f"{lease.mac},{lease.address},{lease.name}" for lease in sorted(gateway.leases)]
         return {"dnsmasq.conf": "".join(f"{line}\n" for line in lines), "hosts": "".join(f"{line}\n" for line in hosts)}
 
-    def serve(self, gateway: Gateway, mtu: int, namespace: Path) -> None:
+    def serve(self, gateway: Gateway, mtu: int) -> None:
         """In the gateway's namespace: tell dnsmasq what is new, start it, or end it, as need be."""
         if not gateway.dhcp:
             self.remove()
             return
-        before, after, pid = self._read(), self.render(gateway, mtu), self._running(namespace)
+        before, after, pid = self._read(), self.render(gateway, mtu), self._pid()
         if pid and self._is_served() and before == after:
             return
         grown = before["dnsmasq.conf"] == after["dnsmasq.conf"] and _lines(before["hosts"]) <= _lines(after["hosts"])
@@ -78,11 +78,11 @@ class Dhcp:
                   "dnsmasq", f"--conf-file={self._conf}"])
         (self.directory / "served").write_text(_sum(after))
 
-    def look(self, gateway: Gateway, mtu: int, namespace: Path) -> Gateway:
+    def look(self, gateway: Gateway, mtu: int) -> Gateway:
         """The gateway, as its links and rules show it to be, with what is served."""
         if not self.directory.exists():
             return replace(gateway, dhcp=False)
-        need(self._running(namespace), "dnsmasq is not running")
+        need(self._pid(), "dnsmasq is not running")
         need(self._is_served(), "dnsmasq has not read its files")
         texts = self._read()
         servers = next(line for line in texts["dnsmasq.conf"].splitlines() if ":dns-server" in line).split(",")[1:]
@@ -92,12 +92,14 @@ class Dhcp:
         return gateway
 
     def end(self) -> None:
-        """Ends every dnsmasq with our configuration, wherever its pid file went."""
-        for pid in (int(each) for each in os.listdir("/proc") if each.isdigit()):
-            if self._is_ours(pid):
-                _end(pid)
-        (self.directory / "pid").unlink(missing_ok=True)
-        (self.directory / "leases").unlink(missing_ok=True)
+        """Ends the dnsmasq that has our configuration; all of them, if its pid file is gone."""
+        if self._conf.exists():
+            pid = self._pid()
+            for each in [pid] if pid else [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+                if self._is_ours(each):
+                    _end(each)
+            for name in ("pid", "leases", "served", "dnsmasq.conf"):
+                (self.directory / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
         self.end()
@@ -109,12 +111,11 @@ class Dhcp:
     def _is_served(self) -> bool:
         return _text(self.directory / "served") == _sum(self._read())
 
-    def _running(self, namespace: Path) -> int | None:
-        """Its pid, if it runs in this network namespace."""
-        with suppress(OSError, ValueError):
+    def _pid(self) -> int | None:
+        """Of the one that runs."""
+        with suppress(FileNotFoundError, ValueError):
             pid = int((self.directory / "pid").read_text())
-            if self._is_ours(pid) and os.path.samefile(f"/proc/{pid}/ns/net", namespace):
-                return pid
+            return pid if self._is_ours(pid) else None
         return None
 
     def _is_ours(self, pid: int) -> bool:

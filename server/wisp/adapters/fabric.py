@@ -26,7 +26,7 @@ from wisp.ports import Ring
 
 PORT = 4789
 OVERHEAD = 50
-OURS = re.compile(r"(?:br|vx|gi|go|gw)-([0-9a-f]{6})")
+OURS = re.compile(r"(?:br|vx|gi|go)-([0-9a-f]{6})")
 
 
 class KernelFabric:
@@ -75,7 +75,7 @@ class KernelFabric:
                                       vxlan_local=self._underlay, vxlan_learning=1, **below)
             bridge = self._marks.claim(net, segment.bridge, segment.uid, "bridge", br_stp_state=0, br_forward_delay=0)
             links.put_setting("net/bridge/bridge-nf-call-iptables", "0")
-            links.put_setting(f"net/ipv6/conf/{bridge.name}/disable_ipv6", "1")  # else the node itself is on the network
+            links.put_setting(f"net/ipv6/conf/{bridge.name}/disable_ipv6", "1")  # else the node is on the network
             net.settle(bridge, mtu=_mtu(lower))
             net.settle(vxlan, mtu=_mtu(lower), master=bridge.index)
             net.reflood(vxlan, segment.peers)
@@ -114,15 +114,16 @@ class KernelFabric:
         self._seen.setdefault(part.uid, set()).add(part.vni)
 
     def _find(self, net: Net, tokens: Collection[str] | None) -> list[tuple[str, int]]:
-        """(uid, VNI) of what there may be of these tokens."""
+        """(uid, VNI) of what there may be of these tokens. A gateway's namespace is looked for only when all is:
+        it takes entering it, and its links on the node tell of it as long as nobody meddles."""
         if tokens is None or not self._seen.keys() >= set(tokens):
-            named = [(link.name, self._marks.uid(link.alias)) for link in net.links()]
-            if tokens is None:
-                named += [(name, self._gateways.owner(name)) for name in links.namespaces() if OURS.fullmatch(name)]
             seen: dict[str, set[int]] = {}
-            for name, uid in named:
-                if uid and (match := OURS.fullmatch(name)):
+            for link in net.links():
+                if (uid := self._marks.uid(link.alias)) and (match := OURS.fullmatch(link.name)):
                     seen.setdefault(uid, set()).add(int(match[1], 16))
+            if tokens is None:
+                for uid, vni in self._gateways.astray(set().union(*seen.values())):
+                    seen.setdefault(uid, set()).add(vni)
             self._seen = seen if tokens is None else self._seen | seen
         return [(uid, vni) for uid in sorted(self._seen if tokens is None else tokens)
                 for vni in sorted(self._seen.get(uid, ()))]

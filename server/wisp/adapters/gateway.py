@@ -11,7 +11,9 @@ else relies on it.
 from __future__ import annotations
 
 import os
+import re
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from wisp.host import Gateway, Segment
 
 HOP = "169.254.0.1"
 DEFAULT = ("0.0.0.0/0", HOP)
+NAMESPACE = re.compile(r"gw-[0-9a-f]{6}")
 
 
 class Gateways:
@@ -37,7 +40,14 @@ class Gateways:
         self._node = node_table(marks.cluster)
         self._last = threading.Lock()       # the node's table comes with the first NAT gateway and goes with the last
 
-    def owner(self, namespace: str) -> str:
+    def astray(self, known: set[int]) -> Iterator[tuple[str, int]]:
+        """(uid, VNI) of our namespaces with other VNIs than these."""
+        for name in links.namespaces():
+            vni = int(name[3:], 16) if NAMESPACE.fullmatch(name) else None
+            if vni is not None and vni not in known and (uid := self._owner(name)):
+                yield uid, vni
+
+    def _owner(self, namespace: str) -> str:
         """The uid on a namespace's mark, "" if it is not ours."""
         return self._marks.uid(_mark_of(namespace))
 
@@ -45,7 +55,7 @@ class Gateways:
         """What stands of it. Its address says what is wrong when it is not whole."""
         part = Gateway(uid, vni, "", "", "")
         inner, outer = self._marks.find(net, _inner(vni), uid), self._marks.find(net, _outer(vni), uid)
-        if not inner and not outer and self.owner(part.namespace) != uid:
+        if not inner and not outer and self._owner(part.namespace) != uid:
             return None
         try:
             bridge = self._marks.find(net, Segment(uid, vni).bridge, uid)
@@ -54,7 +64,7 @@ class Gateways:
             part = links.inside(part.namespace, lambda: self._look_within(part, inner, outer, mtu))
             if outer:
                 self._look_outside(net, outer, part, mtu)
-            return self._dhcp(vni).look(part, mtu, links.NAMESPACES / part.namespace)
+            return self._dhcp(vni).look(part, mtu)
         except Broken as broken:
             return replace(part, address=f"?broken: {broken}")
 
@@ -96,7 +106,7 @@ class Gateways:
             self._shut(net, gateway)
 
     def remove(self, net: Net, gateway: Gateway) -> None:
-        owner = self.owner(gateway.namespace)
+        owner = self._owner(gateway.namespace)
         if owner in ("", gateway.uid):
             self._dhcp(gateway.vni).remove()
         self._shut(net, gateway)
@@ -129,7 +139,7 @@ class Gateways:
             net.delete(near)
             near = None
         if not near and end == INSIDE:
-            self._dhcp(gateway.vni).end()           # it listens on a device, not on a name
+            self._dhcp(gateway.vni).end()
         descriptor = os.open(links.NAMESPACES / gateway.namespace, os.O_RDONLY)
         try:
             return self._marks.claim(net, name, gateway.uid, "veth", peer={"ifname": end, "net_ns_fd": descriptor})
@@ -144,7 +154,7 @@ class Gateways:
             assert inside and loopback
             if inside.mac != gateway.mac:
                 net.change(inside, address=gateway.mac)
-            links.put_setting(f"net/ipv4/conf/{INSIDE}/arp_notify", "1")    # coming up, it tells all where its MAC is now
+            links.put_setting(f"net/ipv4/conf/{INSIDE}/arp_notify", "1")    # coming up, it says where its MAC is
             net.readdress(inside, {gateway.address})
             net.settle(inside, mtu=mtu)
             net.readdress(loopback, {"127.0.0.1/8"} | (set() if gateway.nat else transit))
@@ -156,7 +166,7 @@ class Gateways:
         if gateway.nat and not WAY_OUT.stands():
             WAY_OUT.apply()
         links.put_setting("net/ipv4/ip_forward", "1" if gateway.nat else "0")
-        self._dhcp(gateway.vni).serve(gateway, mtu, links.NAMESPACES / gateway.namespace)
+        self._dhcp(gateway.vni).serve(gateway, mtu)
 
     def _let_out(self, net: Net, gateway: Gateway, outer: Link, mtu: int) -> None:
         """On the node: the other half of the way out."""

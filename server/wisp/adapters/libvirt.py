@@ -33,7 +33,7 @@ from wisp.host import Domain, Nic
 from wisp.ports import Ring
 
 SETTLING_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 10.0
 GLANCE_SECONDS = 0.2
 DEFINITION_AT_FAULT = {
     libvirt.VIR_ERR_XML_ERROR, libvirt.VIR_ERR_XML_DETAIL, libvirt.VIR_ERR_XML_INVALID_SCHEMA,

@@ -24,7 +24,7 @@ RUN = Path("/run/libvirt")
 SYSTEM = ("libvirt-sock", "virtqemud-sock")
 DAEMONS = (("virtlogd", "virtlogd-sock"), ("libvirtd", "libvirt-sock"))
 MISSING = "is not installed: apt install libvirt-daemon-system qemu-system-x86"
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 def ensure(uri: str, state: Path) -> None:

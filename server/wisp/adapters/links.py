@@ -232,13 +232,10 @@ class Watcher:
 
     def __init__(self, heard: Callable[[str | None], None]) -> None:
         self._heard = heard
-        self._aliases: dict[int, str] = {}
         self._marshal = MarshalRtnl()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR))
         self._wake, self._waker = os.pipe()
-        with opened() as net:
-            self._aliases.update((link.index, link.alias) for link in net.links())
         self._thread = threading.Thread(target=self._run, name="wisp-links", daemon=True)
         self._thread.start()
 
@@ -256,12 +253,12 @@ class Watcher:
             self._heard(None)
             return
         for message in self._marshal.parse(data):
-            whole = message["event"].endswith("LINK") and not message["family"]     # a bridge's on a port has no alias
-            if whole:
-                self._aliases[message["index"]] = message.get_attr("IFLA_IFALIAS") or ""
-            self._heard(self._aliases.get(message["index"], ""))
-            if whole and message["event"] == "RTM_DELLINK":
-                self._aliases.pop(message["index"], None)
+            if label := message.get_attr("IFA_LABEL"):
+                with opened() as net:
+                    link = net.link(label)
+                self._heard(link.alias if link else "")
+            else:
+                self._heard(message.get_attr("IFLA_IFALIAS") or "")
 
     def close(self) -> None:
         os.write(self._waker, b".")

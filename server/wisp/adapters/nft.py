@@ -18,7 +18,6 @@ import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 from wisp.adapters.program import must, run
@@ -70,8 +69,8 @@ class Table:
                 rules.append((rule["chain"], rule.get("comment", "")))
         ours = [(each.name, each.type, each.hook, each.prio, each.policy) for each in self.chains]
         return (sorted(chains, key=str) == sorted(ours, key=str)
-                and sorted(rules, key=itemgetter(0))
-                == sorted(((each.name, _digest(rule)) for each in self.chains for rule in each.rules), key=itemgetter(0)))
+                and all([digest for chain, digest in rules if chain == each.name] == [_digest(r) for r in each.rules]
+                        for each in self.chains))
 
     def apply(self) -> None:
         must(["nft", "-j", "-f", "-"], self.commands())

@@ -160,8 +160,8 @@ def _selector(text: str) -> tuple[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["dev"]:
-        from wisp import main as wiring  # it needs a whole service; the other commands do not
-        return wiring.dev(words[1:])
+        from wisp.main import dev  # it needs a whole service; the other commands do not
+        return dev(words[1:])
     arguments = parser().parse_args(words)
     try:
         return int(getattr(Command(arguments), arguments.verb)())

@@ -17,8 +17,8 @@ import yaml
 from wisp import catalogue
 from wisp.errors import Problem
 
-OURS = frozenset({"kind", "namespace", "name", "metadata", "spec"})
-SHOWN = frozenset({"uid", "generation", "created_at", "updated_at", "binding", "status", "token"})
+MEMBERS = frozenset({"kind", "namespace", "name", "metadata", "spec",
+                     "uid", "generation", "created_at", "updated_at", "binding", "status", "token"})
 SUFFIXES = (".json", ".yaml", ".yml")
 
 
@@ -73,9 +73,9 @@ def _documents(text: str, where: str) -> Iterator[dict[str, Any]]:
 
 
 def _checked(document: Any, where: str) -> dict[str, Any]:
-    """What the API shows beside what one writes is dropped, so that `get -o yaml` can be applied again."""
+    """What the API shows beside what one writes may stand there too, so that `get -o yaml` can be applied again."""
     if not isinstance(document, dict) or not all(isinstance(document.get(part), str) for part in ("kind", "name")):
         raise Unreadable(f"{where}: a document has a `kind`, a `name` and a `spec`")
-    if unknown := sorted(map(str, document.keys() - OURS - SHOWN)):
+    if unknown := sorted(map(str, document.keys() - MEMBERS)):
         raise Unreadable(f"{where}: {document['kind']} {document['name']}: there is no field {', '.join(unknown)}")
-    return {name: value for name, value in document.items() if name in OURS}
+    return document

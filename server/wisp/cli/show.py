@@ -39,8 +39,9 @@ def structured(value: Any, form: str) -> None:
 
 def row(document: Document) -> tuple[str, ...]:
     worst, given = document["status"]["conditions"][0], document["binding"]
-    return (document["name"], condition(document, "Ready")["status"], worst["reason"],
-            ",".join(words(given, "node")) or "-", ",".join(words(given, "address")) or "-", age(document["created_at"]))
+    nodes, addresses = (",".join(words(given, wanted)) or "-" for wanted in ("node", "address"))
+    ready = condition(document, "Ready")["status"]
+    return document["name"], ready, worst["reason"], nodes, addresses, age(document["created_at"])
 
 
 def words(value: Any, wanted: str) -> Iterator[str]:

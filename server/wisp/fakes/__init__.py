@@ -10,4 +10,4 @@ from wisp.ports import Machine
 def fake_machine() -> Machine:
     """A machine whose three sides know of one another."""
     fabric, depot = FakeFabric(), FakeDepot()
-    return Machine(FakeHypervisor(fabric.has_bridge), fabric, depot)
+    return Machine(FakeHypervisor(fabric.has_bridge, depot.has_disk, depot.has_seed, fabric.kernel.taps), fabric, depot)

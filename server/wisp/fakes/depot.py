@@ -27,6 +27,17 @@ class FakeDepot:
         self._files: dict[Path, Image | Disk | Seed] = {}
         self._lock = threading.Lock()
 
+    def has_disk(self, uid: str, index: int) -> bool:
+        return layout.disk(ANYWHERE, uid, index) in self._files
+
+    def has_seed(self, uid: str, digest: str) -> bool:
+        return layout.seed(ANYWHERE, uid, digest) in self._files
+
+    def lose(self, disk: Disk) -> None:
+        """As `rm` of its file, by the hands of others."""
+        with self._lock:
+            del self._files[layout.disk(ANYWHERE, disk.uid, disk.index)]
+
     def observe(self, tokens: Collection[str] | None) -> Iterable[Image | Disk | Seed]:
         with self._lock:
             here = list(self._files.values())

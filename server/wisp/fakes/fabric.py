@@ -17,12 +17,14 @@ from wisp.ports import Ring
 
 
 class FakeKernel:
-    """`marks`: name -> "<cluster>:<uid>" of every device and namespace. `spoilt`: name -> what is wrong with it."""
+    """`marks`: name -> "<cluster>:<uid>" of every device and namespace. `spoilt`: name -> what is wrong with it.
+    `taps`: tap of a running domain -> bridge it hangs on, "" for none."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.marks: dict[str, str] = {}
         self.spoilt: dict[str, str] = {}
+        self.taps: dict[str, str] = {}
         self.peers: dict[str, frozenset[str]] = {}
         self.gateways: dict[str, Gateway] = {}
         self.rings: list[tuple[str, Ring]] = []
@@ -41,6 +43,7 @@ class FakeKernel:
             for other in {"br": ("vx", "gi"), "gw": ("gi", "go")}.get(kind, ()):
                 if f"{other}-{vni}" in self.marks:
                     self.spoilt[f"{other}-{vni}"] = f"{other}-{vni} is unplugged"
+            self.taps.update({tap: "" for tap, bridge in self.taps.items() if bridge == name})
             self.peers.pop(name, None)
             self.gateways.pop(name, None)
         self.ring(mark)
@@ -116,6 +119,13 @@ class FakeFabric:
         with self._step(gateway.uid) as mark:
             self._drop(mark, f"go-{gateway.vni:06x}", f"gi-{gateway.vni:06x}", gateway.namespace)
 
+    def plug(self, tap: str, bridge: str) -> None:
+        with self._step("") as _:
+            if bridge not in self.kernel.marks:
+                raise StepFailed("SegmentMissing", f"{bridge} is not there yet")
+            if tap in self.kernel.taps:
+                self.kernel.taps[tap] = bridge
+
     def _step(self, uid: str) -> _Step:
         return _Step(self, f"{self._cluster}:{uid}")
 
@@ -138,7 +148,8 @@ class FakeFabric:
         if mark not in (self.kernel.marks.get(part.bridge), self.kernel.marks.get(vxlan)):
             return None
         trouble = self._trouble(mark, part.bridge, vxlan)
-        return replace(part, peers=frozenset({trouble}) if trouble else self.kernel.peers[vxlan])
+        return replace(part, peers=frozenset({trouble}) if trouble else self.kernel.peers[vxlan],
+                       busy=part.bridge in self.kernel.taps.values())
 
     def _gateway(self, uid: str, vni: int) -> Gateway | None:
         mark, names = f"{self._cluster}:{uid}", [f"{kind}-{vni:06x}" for kind in ("gw", "gi", "go")]

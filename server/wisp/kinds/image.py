@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from wisp.host import Host, Image as CachedImage, Part
+from wisp.host import Host, Part
+from wisp.host import Image as CachedImage
 from wisp.kinds.kind import Kind
 from wisp.resource import Resource
 from wisp.world import World

@@ -12,8 +12,8 @@ from typing import Any
 
 from wisp.errors import Fault, Problem
 from wisp.host import Disk, Domain, Host, Nic, Part, Segment
-from wisp.kinds.kind import Asked, Bound, Kind, running, upward
 from wisp.kinds.config_drive import config_drive
+from wisp.kinds.kind import Asked, Bound, Kind, running, upward
 from wisp.kinds.placement import fits, place, weigh
 from wisp.resource import Json, Ref, Resource, claim_key
 from wisp.world import World, target_of

@@ -44,7 +44,7 @@ def fits(world: World, node: str, more: Mapping[str, int]) -> None:
     """Raises Problem `no_capacity` when a node has not so much more room."""
     free = room(world, node)
     for what in OVERCOMMIT:
-        if 0 < more.get(what, 0) and more[what] > free[what]:
+        if more.get(what, 0) > 0 and more[what] > free[what]:
             raise Problem("no_capacity", f"Its node {node} has only {max(free[what], 0)} more {what}.",
                           stage=what, requested={what: more[what]}, best_available={what: max(free[what], 0)})
 
