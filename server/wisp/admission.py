@@ -185,12 +185,14 @@ class Admission:
         home = world.resource(namespace_ref(asked.ref.namespace))
         before = kind.weigh(asked.was.spec) if asked.was else {}
         more = {what: value - before.get(what, 0) for what, value in kind.weigh(asked.spec).items()}
-        growing = {what for what, limit in (home.spec["quotas"] if home else {}).items() if more.get(what, 0) > 0}
+        limits = home.spec["quotas"] if home else {}
+        growing = {what for what in limits if more.get(what, 0) > 0}
         for what in sorted(growing):
-            limit, held = home.spec["quotas"][what], world.held_by(asked.ref.namespace).get(what, 0)  # type: ignore[union-attr]
+            limit, held = limits[what], world.held_by(asked.ref.namespace).get(what, 0)
             if held + more[what] > limit:
-                detail = f"The namespace {asked.ref.namespace} holds {held} {what} of {limit}; this needs {more[what]} more."
-                raise Problem("quota_exceeded", detail, [Fault(f"/spec/{what}" if what in asked.spec else "/spec", "quota_exceeded", detail)])
+                detail = f"{asked.ref.namespace} holds {held} {what} of {limit}; this needs {more[what]} more."
+                pointer = f"/spec/{what}" if what in asked.spec else "/spec"
+                raise Problem("quota_exceeded", detail, [Fault(pointer, "quota_exceeded", detail)])
         if growing:
             _bump(world, fence_key("namespace", asked.ref.namespace), draft)
 
@@ -246,7 +248,8 @@ class Admission:
     def _release(self, world: World, was: Resource) -> Decision | None:
         """Gives up references that are settled; None when there are none."""
         settled = set(self._kinds[was.ref.kind].settled(was))
-        keys = {refers_key(self._target(was.ref, each), was.ref) for each in self._catalogue.kinds[was.ref.kind].references(was.spec)
+        references = self._catalogue.kinds[was.ref.kind].references(was.spec)
+        keys = {refers_key(self._target(was.ref, each), was.ref) for each in references
                 if each.kind in settled and each.when_gone == "detach"}
         ops = tuple(Delete(key) for key in sorted(keys) if world.taken(key))
         return Decision(was, (At(was.ref.key("intent"), was.at),), ops) if ops else None
@@ -256,8 +259,9 @@ class Admission:
         binding = self._kinds[was.ref.kind].rebind(was, world)
         if binding is None:
             return None
-        guards = (At(was.ref.key("intent"), was.at), At(was.ref.key("binding"), was.bound_at))
-        return Decision(replace(was, binding=binding), guards, (Put(was.ref.key("binding"), dumps(binding)),), says="bound anew")
+        key = was.ref.key("binding")
+        guards = (At(was.ref.key("intent"), was.at), At(key, was.bound_at))
+        return Decision(replace(was, binding=binding), guards, (Put(key, dumps(binding)),), says="bound anew")
 
 
 def _preconditions(wish: Wish, was: Resource | None) -> None:
@@ -266,7 +270,8 @@ def _preconditions(wish: Wish, was: Resource | None) -> None:
     if wish.create_only and was:
         raise Problem("precondition_failed", f"The {wish.ref} exists already.")
     if wish.if_match is not None and (was is None or wish.if_match not in ("*", was.intent.etag)):
-        raise Problem("precondition_failed", f"The {wish.ref} is at {was.intent.etag} by now." if was else f"There is no {wish.ref}.")
+        detail = f"The {wish.ref} is at {was.intent.etag} by now." if was else f"There is no {wish.ref}."
+        raise Problem("precondition_failed", detail)
 
 
 def _refuse(faults: list[Fault], code: str) -> None:
@@ -290,13 +295,15 @@ def _usable(target: Ref, ref: Ref, world: World) -> bool:
 
 def _give(world: World, after: Resource, was: Resource | None, bound: Bound, draft: _Draft) -> None:
     """The binding, and the claims and fences that come with it."""
-    ref, owner = after.ref, {"kind": after.ref.kind, "namespace": after.ref.namespace, "name": after.ref.name, "uid": after.uid}
+    ref = after.ref
+    owner = {"kind": ref.kind, "namespace": ref.namespace, "name": ref.name, "uid": after.uid}
     for key in bound.claims:
         draft.guards.append(Absent(key))
         draft.ops.append(Put(key, dumps(owner)))
     for node in bound.grows:
         if not (alive := world.node(node)) or not (known := world.resource(node_ref(node))):
-            raise Problem("no_capacity", f"Its node {node} does not answer.", stage="nodes", requested={}, best_available={})
+            detail = f"Its node {node} does not answer."
+            raise Problem("no_capacity", detail, stage="nodes", requested={}, best_available={})
         draft.guards += [At(node_key(node), alive.at), At(known.ref.key("intent"), known.at)]
         _bump(world, fence_key("node", node), draft)
     draft.ops.extend(Put(key, value) for key, value in bound.puts.items())
@@ -313,8 +320,9 @@ def _bump(world: World, key: str, draft: _Draft) -> None:
 
 def stray_claims(world: World) -> list[dict[str, Any]]:
     """Claims whose owner does not exist: there are none, unless something leaked."""
-    return [{"claim": entry.key.removeprefix(claim_key("")), "owner": owner}
-            for entry in world.copy.scan(claim_key("")) if (owner := world.record(entry.key)) and not _owns(world, owner)]
+    claims = ((entry.key, world.record(entry.key)) for entry in world.copy.scan(claim_key("")))
+    return [{"claim": key.removeprefix(claim_key("")), "owner": owner}
+            for key, owner in claims if owner and not _owns(world, owner)]
 
 
 def _owns(world: World, owner: Json) -> bool:

@@ -66,8 +66,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for key, value in pairs:
         if key in seen:
-            detail = "This key is given twice."
-            raise Problem("malformed", f"The body gives the key {key!r} twice.", [Fault(f"/{escape(key)}", "duplicate_key", detail)])
+            fault = Fault(f"/{escape(key)}", "duplicate_key", "This key is given twice.")
+            raise Problem("malformed", f"The body gives the key {key!r} twice.", [fault])
         seen[key] = value
     return seen
 
@@ -165,7 +165,8 @@ def _faults(error: Any) -> Iterator[Fault]:
             if name not in error.instance:
                 yield Fault(f"{here}/{escape(name)}", "required", "This field is required.")
     elif "propertyNames" in error.absolute_schema_path:
-        yield Fault(here, "propertyNames", f"A key of it {SENTENCES[keyword](rule)[0].lower()}{SENTENCES[keyword](rule)[1:]}")
+        sentence = SENTENCES[keyword](rule)
+        yield Fault(here, "propertyNames", f"A key of it {sentence[0].lower()}{sentence[1:]}")
     else:
         yield Fault(here, keyword, SENTENCES[keyword](rule))
 

@@ -51,7 +51,8 @@ def view(resource: Resource, places: Collection[str], live: Collection[str]) -> 
     return shown
 
 
-def document(resource: Resource, places: Collection[str], live: Collection[str], hidden: Collection[str]) -> dict[str, Any]:
+def document(resource: Resource, places: Collection[str], live: Collection[str],
+             hidden: Collection[str]) -> dict[str, Any]:
     """The resource as it is shown."""
     ref, intent = resource.ref, resource.intent
     return {"kind": ref.kind, **({"namespace": ref.namespace} if ref.namespace != "-" else {}), "name": ref.name,
@@ -78,7 +79,8 @@ OURS = ("node", "observed_generation", "conditions", "disks_made")
 def _part(resource: Resource, node: str, live: Collection[str]) -> Mapping[str, Any]:
     said = resource.statuses.get(node)
     if said is None:
-        pending = condition("Ready", "False", "Pending", f"The node {node} has not begun yet.", resource.intent.updated_at)
+        message = f"The node {node} has not begun yet."
+        pending = condition("Ready", "False", "Pending", message, resource.intent.updated_at)
         return {"ready": pending, "failed": {}, "observed": 0, "effective": {}}
     ready = dict(find(said, "Ready"))
     if node not in live:

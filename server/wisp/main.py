@@ -37,8 +37,9 @@ STATE = "~/.local/state/wisp"
 LISTEN = "127.0.0.1:7480"
 NAMESPACE = "default"
 SIZES = ("cpus", "memory_mib", "disk_gib")
-PROGRAMS = {"etcd": "etcd-server", "setpriv": "util-linux", "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils",
-            "libvirtd": "libvirt-daemon-system", "dnsmasq": "dnsmasq-base", "nft": "nftables", "prlimit": "util-linux"}
+PROGRAMS = {"etcd": "etcd-server", "setpriv": "util-linux", "prlimit": "util-linux", "dnsmasq": "dnsmasq-base",
+            "nft": "nftables", "libvirtd": "libvirt-daemon-system", "qemu-system-x86_64": "qemu-system-x86",
+            "qemu-img": "qemu-utils"}
 
 
 class Unfit(Exception):
@@ -80,6 +81,7 @@ def _run(asked: argparse.Namespace, state: Path, running: ExitStack) -> None:
     app = build(service.resources, service.catalogue)
     listener = Listener(app, host, int(port), refusal(service.catalogue.errors))
     running.callback(listener.close)
+    running.callback(service.resources.close)
     threading.Thread(target=listener.run, name="listener", daemon=True).start()
     endpoint = "http://{}:{}".format(*listener.address)
     _write_env(service, state / "env", endpoint)
@@ -113,7 +115,8 @@ def _simulated(asked: argparse.Namespace) -> Iterator[tuple[str, NodeParts]]:
     from wisp.fakes import fake_machine
     size = {"cpus": 16, "memory_mib": 65536, "disk_gib": 1000} | asked.node_size
     for number in range(1, asked.nodes + 1):
-        facts = Facts(**size, mtu=1450, underlay=f"192.0.2.{number}", virt_type="qemu", virt_reason="This node is simulated.")
+        facts = Facts(**size, mtu=1450, underlay=f"192.0.2.{number}",
+                      virt_type="qemu", virt_reason="This node is simulated.")
         yield f"n{number}", NodeParts(fake_machine(), facts)
 
 
@@ -128,9 +131,8 @@ def _real(state: Path, cluster: str, asked: argparse.Namespace, running: ExitSta
     hypervisor = Libvirt(asked.libvirt, cluster, state, fabric.mtu(), asked.virt_type)
     running.callback(hypervisor.close)
     virt_type, reason = hypervisor.virt_type()
-    size = {"cpus": os.cpu_count() or 1, "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
-            "disk_gib": shutil.disk_usage(state).total >> 30}
-    facts = Facts(**size, mtu=fabric.mtu(), underlay="127.0.0.1", virt_type=virt_type, virt_reason=reason)
+    facts = Facts(os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
+                  shutil.disk_usage(state).total >> 30, fabric.mtu(), "127.0.0.1", virt_type, reason)
     yield "local", NodeParts(Machine(hypervisor, fabric, Depot(state)), facts, _remembering(state / "cluster"))
 
 
@@ -147,7 +149,7 @@ def _fit() -> None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     missing = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)})
     if missing:
-        raise Unfit(f"some programs are missing. Install them: apt-get install --no-install-recommends {' '.join(missing)}")
+        raise Unfit(f"some programs are missing: apt-get install --no-install-recommends {' '.join(missing)}")
     if os.geteuid() != 0:
         raise Unfit("it needs root for libvirt and network devices. Without it: wisp dev --simulate")
 
@@ -188,13 +190,16 @@ def _known_token(service: Service, path: Path) -> str:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("wisp dev", description="A whole cloud on this machine, until it is interrupted.")
-    parser.add_argument("--state", metavar="DIR", default=STATE, help=f"where everything is kept ({STATE})")
-    parser.add_argument("--listen", metavar="HOST:PORT", default=LISTEN, type=_address, help=f"where the API is ({LISTEN})")
-    parser.add_argument("--simulate", action="store_true", help="only pretend: no root, nothing is kept")
-    parser.add_argument("--nodes", metavar="N", type=int, default=1, help="how many nodes to simulate (1)")
-    parser.add_argument("--node-size", metavar="cpus=,memory_mib=,disk_gib=", type=_size, default={}, help="what a simulated node has")
-    parser.add_argument("--libvirt", metavar="URI", default="qemu:///system", help="which libvirt (qemu:///system)")
-    parser.add_argument("--virt-type", choices=["auto", "kvm", "qemu"], default="auto", help="auto: KVM if it works, found by trying")
+    option = parser.add_argument
+    option("--state", metavar="DIR", default=STATE, help=f"where everything is kept ({STATE})")
+    option("--listen", metavar="HOST:PORT", default=LISTEN, type=_address, help=f"where the API is ({LISTEN})")
+    option("--simulate", action="store_true", help="only pretend: no root, nothing is kept")
+    option("--nodes", metavar="N", type=int, default=1, help="how many nodes to simulate (1)")
+    option("--node-size", metavar="cpus=,memory_mib=,disk_gib=", type=_size, default={},
+           help="what a simulated node has")
+    option("--libvirt", metavar="URI", default="qemu:///system", help="which libvirt (qemu:///system)")
+    option("--virt-type", choices=["auto", "kvm", "qemu"], default="auto",
+           help="auto: KVM if it works, found by trying")
     return parser.parse_args(argv)
 
 

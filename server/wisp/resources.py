@@ -35,6 +35,8 @@ from wisp.world import World
 
 PATIENCE = 10.0
 """Seconds for which lost races are run again."""
+GLANCE = 1.0
+"""Seconds after which one who waits sees that the service is closing."""
 LAG = 5.0
 """Seconds a mirror may need to catch up with the store before that is a failure."""
 
@@ -54,6 +56,7 @@ class Resources:
         self.admission = Admission(catalogue, KINDS)
         self._store, self._mirror, self._world, self._journal = store, mirror, world, journal
         self._growing = _Turnstile()
+        self._closing = False
 
     # --- who asks
 
@@ -66,13 +69,16 @@ class Resources:
             entry = self._mirror.get(record_key(key_id)) if key_id.isalnum() else None
             record = json.loads(entry.value) if entry else {"hash": "", "expires_at": ""}
         good = hmac.compare_digest(hashed(secret), record["hash"] or hashed(""))
-        if not (scheme.lower() == "bearer" and mark == "wisp" and entry and good and not _expired(record["expires_at"])):
+        ours = scheme.lower() == "bearer" and mark == "wisp"
+        if not (ours and entry and good and not _expired(record["expires_at"])):
             raise Problem("unauthenticated", "The request carries no valid API key.")
-        return Caller(record["namespace"], record["role"], f"{record['namespace']}/{record['name']}", entry.key, entry.revision)
+        name = f"{record['namespace']}/{record['name']}"
+        return Caller(record["namespace"], record["role"], name, entry.key, entry.revision)
 
     # --- writing
 
-    def put(self, caller: Caller, ref: Ref, body: Any, *, if_match: str | None = None, create_only: bool = False) -> Outcome:
+    def put(self, caller: Caller, ref: Ref, body: Any, *,
+            if_match: str | None = None, create_only: bool = False) -> Outcome:
         schema = self.catalogue.kinds[ref.kind]
         schema.validate(body)
         wish = Wish(ref, schema.filled(body["spec"]), body.get("metadata", {}), str(uuid.uuid4()), now(),
@@ -80,7 +86,8 @@ class Resources:
         decision = self._settle(lambda: self.admission.admit(self._world, caller, wish), caller)
         assert decision
         shown = self._shown(decision.after)
-        return Outcome({**shown, "token": decision.token} if decision.token else shown, decision.after.intent.etag, decision.created)
+        token = {"token": decision.token} if decision.token else {}
+        return Outcome({**shown, **token}, decision.after.intent.etag, decision.created)
 
     def delete(self, caller: Caller, ref: Ref, *, if_match: str | None = None) -> None:
         self._settle(lambda: self.admission.retire(self._world, caller, ref, if_match, now()), caller)
@@ -183,7 +190,8 @@ class Resources:
         for entry in view.spans[1]:
             statuses.setdefault(Ref.of_key(entry.key)[1], []).append(entry)
         refs = [(Ref.of_key(entry.key)[1], entry) for entry in intents]
-        return [_resource(entry, *filter(None, [bindings.get(ref)]), statuses=statuses.get(ref, ())) for ref, entry in refs]
+        return [_resource(entry, *filter(None, [bindings.get(ref)]), statuses=statuses.get(ref, ()))
+                for ref, entry in refs]
 
     def wait(self, caller: Caller, ref: Ref, until: str, timeout: float) -> dict[str, Any] | None:
         """Held until it is `ready` (or has failed for good) or `absent`, or time is up; None when it is gone."""
@@ -197,9 +205,13 @@ class Resources:
                 shown = self._shown(resource) if resource else None
             if shown is None or (until == "ready" and (is_ready(shown) or has_failed(shown))):
                 return shown
-            if time.monotonic() >= end:
+            if self._closing or time.monotonic() >= end:
                 return shown
-            self._mirror.wait(revision + 1, end - time.monotonic())
+            self._mirror.wait(revision + 1, min(end - time.monotonic(), GLANCE))
+
+    def close(self) -> None:
+        """Whoever waits gets the document as it is, within a second."""
+        self._closing = True
 
     def events(self, caller: Caller, ref: Ref) -> dict[str, Any]:
         """What happened to it, the newest first."""

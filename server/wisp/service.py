@@ -73,7 +73,8 @@ class Service:
         """Begins to look after a machine."""
         presence = Presence(node, parts.facts, self.store, self.mirror, self.world)
         presence.start()
-        agent = Agent(node, parts.machine, self.store, self.mirror, self.world, self.catalogue, self.journal, parts.belongs)
+        agent = Agent(node, parts.machine, self.store, self.mirror, self.world, self.catalogue, self.journal,
+                      parts.belongs)
         agent.start()
         self._presences.append(presence)
         self.agents[node] = agent

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -96,6 +97,7 @@ class KernelWorld:
             "outside plug deleted": lambda: sh("ip", "link", "del", "go-0000a1"),
             "namespace deleted": lambda: sh("ip", "netns", "del", gw),
             "dnsmasq killed": lambda: kill(int((self._files / "pid").read_text())),
+            "files gone": lambda: shutil.rmtree(self._files),
             "pid file gone": lambda: (self._files / "pid").unlink(),
             "dnsmasq not told": lambda: (self._files / "served").unlink(),
             "leases edited": lambda: (self._files / "hosts").write_text(""),
@@ -226,16 +228,20 @@ def ask_dhcp(namespace: str, *macs: str) -> dict[str, Answer]:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
             s.bind(("", 68))
-            s.settimeout(10)
+            s.settimeout(1)
             answers: dict[str, Answer] = {}
-            for mac in macs:
-                s.sendto(_packet(mac, 1), ("255.255.255.255", 67))
-            while macs[-1] not in answers:
-                mac, answer = _parse(s.recv(2048))
-                if answer[53] == b"\2":
-                    s.sendto(_packet(mac, 3, {50: answer["address"], 54: answer[54]}), ("255.255.255.255", 67))
-                else:
-                    answers[mac] = answer
+            for _ in range(30):             # like any client: asks again until it is answered
+                for mac in macs:
+                    s.sendto(_packet(mac, 1), ("255.255.255.255", 67))
+                with suppress(TimeoutError):
+                    while macs[-1] not in answers:
+                        mac, answer = _parse(s.recv(2048))
+                        if answer[53] == b"\2":
+                            chosen = {50: answer["address"], 54: answer[54]}
+                            s.sendto(_packet(mac, 3, chosen), ("255.255.255.255", 67))
+                        else:
+                            answers[mac] = answer
+                    break
             return answers
     return links.inside(namespace, ask)
 

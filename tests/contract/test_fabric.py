@@ -177,6 +177,13 @@ def test_a_taken_transit_address_is_refused(world: Any) -> None:
     assert list(ours.observe(None)) == WHOLE
 
 
+def test_a_transit_address_given_up_is_free(world: Any) -> None:
+    fabric = world.fabric()
+    build(fabric, *WHOLE, replace(GATEWAY, transit="100.64.0.9"))
+    build(fabric, OTHER, replace(OTHER_GATEWAY, transit=GATEWAY.transit))
+    assert len(list(fabric.observe(None))) == 4
+
+
 def test_two_networks_may_have_the_same_addresses(world: Any) -> None:
     fabric = world.fabric()
     build(fabric, *WHOLE, OTHER, OTHER_GATEWAY)
@@ -256,7 +263,7 @@ def test_dhcp_answers_whom_it_knows_and_nobody_else(kernel: KernelWorld) -> None
     assert answers.keys() == {MAC}
     assert socket.inet_ntoa(answers[MAC]["address"]) == "10.1.0.5"
     assert answers[MAC] | {"address": b""} == answers[MAC] | {
-        "address": b"", 1: b"\xff\xff\xff\0", 3: socket.inet_aton("10.1.0.1"), 12: b"web", 26: (1450).to_bytes(2, "big"),
+        "address": b"", 1: b"\xff\xff\xff\0", 3: socket.inet_aton("10.1.0.1"), 12: b"web", 26: b"\x05\xaa",
         6: socket.inet_aton("192.0.2.53") + socket.inet_aton("192.0.2.54")}
 
 
@@ -402,7 +409,8 @@ def test_an_underlay_address_that_nothing_carries_is_said(kernel: KernelWorld) -
 @needs_root
 def test_work_cut_off_before_its_mark_is_taken_on(kernel: KernelWorld) -> None:
     sh("ip", "link", "add", SEGMENT.bridge, "type", "bridge")
-    sh("ip", "link", "add", "vx-0000a1", "type", "vxlan", "id", "161", "local", UNDERLAY, "dstport", "4789", "dev", "ul0")
+    sh("ip", "link", "add", "vx-0000a1", "type", "vxlan", "id", "161", "local", UNDERLAY, "dstport", "4789",
+       "dev", "ul0")
     sh("ip", "netns", "add", GATEWAY.namespace)
     fabric = kernel.fabric()
     build(fabric, *WHOLE)

@@ -14,7 +14,7 @@ A step says what is asked and what must come of it:
     lacks    text that stands nowhere in the answer
     answers  headers of the answer; null is absent
     keep     names for later steps (`<name>`): a member of the answer, or `header ETag`
-    together so many at once; `gives` then counts: {201: 1, 200: 49}
+    together so many at once, the number of each being `<n>`; `gives` then counts: {201: 1, 200: 49}
     writes   `nothing`: the store's revision does not move
 """
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_story(steps: list[dict[str, Any]], cloud: Any) -> None:
             continue
         if "together" in step:
             with ThreadPoolExecutor(16) as pool:
-                answers = list(pool.map(lambda _, step=step: ask(cloud, step, kept), range(step["together"])))
+                answers = list(pool.map(lambda n, step=step: ask(cloud, step, {"n": str(n)}), range(step["together"])))
             assert Counter(answer.status_code for answer in answers) == step["gives"], told
             continue
         answer = ask(cloud, step, kept)

@@ -122,7 +122,7 @@ class Origin:
             return request.send_error(404)
         body, start = self.files[name], int(wanted.removeprefix("bytes=").split("-")[0] or 0) if wanted else 0
         request.send_response(206 if start else 200)
-        request.send_header("ETag", '"%s"' % hashlib.sha256(body).hexdigest()[:16])
+        request.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()[:16]}"')
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         request.send_header("Content-Length", str(len(body) - start))

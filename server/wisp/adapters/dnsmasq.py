@@ -45,7 +45,7 @@ class Dhcp:
         inside = ipaddress.ip_interface(gateway.address)
         settings = {
             "port": "0", "interface": INSIDE, "except-interface": "lo", "bind-interfaces": "", "no-hosts": "",
-            "no-resolv": "", "dhcp-authoritative": "", "user": "root", "group": "root",
+            "no-resolv": "", "dhcp-authoritative": "", "dhcp-lease-max": "65536", "user": "root", "group": "root",
             "dhcp-range": f"{inside.network.network_address},static,{inside.netmask},{LEASE_SECONDS}",
             "dhcp-hostsfile": str(self.directory / "hosts"), "dhcp-leasefile": str(self.directory / "leases"),
             "pid-file": str(self.directory / "pid")}
@@ -92,14 +92,13 @@ class Dhcp:
         return gateway
 
     def end(self) -> None:
-        """Ends the dnsmasq that has our configuration; all of them, if its pid file is gone."""
-        if self._conf.exists():
-            pid = self._pid()
-            for each in [pid] if pid else [int(name) for name in os.listdir("/proc") if name.isdigit()]:
-                if self._is_ours(each):
-                    _end(each)
-            for name in ("pid", "leases", "served", "dnsmasq.conf"):
-                (self.directory / name).unlink(missing_ok=True)
+        """Ends the dnsmasq that has our configuration, even if its pid file is gone."""
+        pid = self._pid()
+        for each in [pid] if pid else [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+            if self._is_ours(each):
+                _end(each)
+        for name in ("pid", "leases", "served"):
+            (self.directory / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
         self.end()

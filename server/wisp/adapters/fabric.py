@@ -5,8 +5,9 @@ A segment is a bridge and, in it, a VXLAN device. The device's all-zero FDB entr
 no better place is known for: broadcasts and first frames go to every peer (head-end replication), and where each
 MAC lives is then learned from what arrives. No spanning tree, since a mesh whose members do not pass on has no loops.
 
-Finding a network's devices by their marks means parsing every link of the node (25 ms per 100), so the
-VNIs that a uid was seen with are remembered, and then only devices of those names are asked for.
+Finding a network's devices by their marks means parsing every link of the node (25 ms per 100), so the VNIs that
+a uid was seen or built with are remembered, and only devices of those names are asked for. Looking at everything
+finds anew.
 """
 from __future__ import annotations
 
@@ -44,6 +45,7 @@ class KernelFabric:
         self._underlay = underlay
         self._lower_name = underlay_link
         self._seen: dict[str, set[int]] = {}
+        self._surveyed = False
         self._watcher: links.Watcher | None = None
 
     def observe(self, tokens: Collection[str] | None) -> Iterable[Segment | Gateway]:
@@ -114,19 +116,22 @@ class KernelFabric:
         self._seen.setdefault(part.uid, set()).add(part.vni)
 
     def _find(self, net: Net, tokens: Collection[str] | None) -> list[tuple[str, int]]:
-        """(uid, VNI) of what there may be of these tokens. A gateway's namespace is looked for only when all is:
-        it takes entering it, and its links on the node tell of it as long as nobody meddles."""
-        if tokens is None or not self._seen.keys() >= set(tokens):
-            seen: dict[str, set[int]] = {}
-            for link in net.links():
-                if (uid := self._marks.uid(link.alias)) and (match := OURS.fullmatch(link.name)):
-                    seen.setdefault(uid, set()).add(int(match[1], 16))
+        """(uid, VNI) of what there may be of these tokens."""
+        if tokens is None or not self._surveyed:
+            there = self._survey(net)
+            for uid, vni in there:
+                self._seen.setdefault(uid, set()).add(vni)
+            self._surveyed = True
             if tokens is None:
-                for uid, vni in self._gateways.astray(set().union(*seen.values())):
-                    seen.setdefault(uid, set()).add(vni)
-            self._seen = seen if tokens is None else self._seen | seen
-        return [(uid, vni) for uid in sorted(self._seen if tokens is None else tokens)
-                for vni in sorted(self._seen.get(uid, ()))]
+                return sorted(there)
+        return [(uid, vni) for uid in sorted(tokens) for vni in sorted(self._seen.get(uid, ()))]
+
+    def _survey(self, net: Net) -> set[tuple[str, int]]:
+        """Everything of ours. Namespaces have to be entered to see whose they are; those of gateways whose links on
+        the node tell enough are not."""
+        there = {(uid, int(match[1], 16)) for link in net.links()
+                 if (uid := self._marks.uid(link.alias)) and (match := OURS.fullmatch(link.name))}
+        return there | set(self._gateways.astray({vni for _, vni in there}))
 
     def _look(self, net: Net, uid: str, vni: int, lower: Link) -> Segment | None:
         """What stands of a segment. Its peers say what is wrong when it is not whole."""
@@ -135,9 +140,7 @@ class KernelFabric:
         if not bridge and not vxlan:
             return None
         try:
-            need(bridge, f"{part.bridge} is missing")
-            need(vxlan, f"{_vxlan(vni)} is missing")
-            assert bridge and vxlan
+            bridge, vxlan = need(bridge, f"{part.bridge} is missing"), need(vxlan, f"{_vxlan(vni)} is missing")
             need(self._carries(vxlan, vni, lower), f"{vxlan.name} is set up for something else")
             need(vxlan.master == bridge.index, f"{vxlan.name} is unplugged")
             for link in (bridge, vxlan):

@@ -58,30 +58,29 @@ class Gateways:
         if not inner and not outer and self._owner(part.namespace) != uid:
             return None
         try:
-            bridge = self._marks.find(net, Segment(uid, vni).bridge, uid)
-            need(inner and bridge and inner.master == bridge.index and inner.fits(mtu), f"{_inner(vni)} is unplugged")
+            bridge = need(self._marks.find(net, Segment(uid, vni).bridge, uid), "its bridge is missing")
+            plug = need(inner, f"{_inner(vni)} is missing")
+            need(plug.master == bridge.index and plug.fits(mtu), f"{plug.name} is unplugged or down")
             need(links.has_namespace(part.namespace), f"{part.namespace} is missing")
-            part = links.inside(part.namespace, lambda: self._look_within(part, inner, outer, mtu))
+            part = links.inside(part.namespace, lambda: self._look_within(part, plug, outer, mtu))
             if outer:
                 self._look_outside(net, outer, part, mtu)
             return self._dhcp(vni).look(part, mtu)
         except Broken as broken:
             return replace(part, address=f"?broken: {broken}")
 
-    def _look_within(self, part: Gateway, inner: Link | None, outer: Link | None, mtu: int) -> Gateway:
+    def _look_within(self, part: Gateway, inner: Link, outer: Link | None, mtu: int) -> Gateway:
         """In the namespace: the gateway as its links and rules show it."""
         with links.opened() as net:
-            inside, outside, loopback = (net.link(name) for name in (INSIDE, OUTSIDE, "lo"))
-            need(loopback and loopback.alias == self._marks.of(part.uid) and loopback.up, "the namespace is another's")
-            assert loopback
-            need(inside and inner and inside.peer == inner.index and inside.fits(mtu), f"{INSIDE} is missing or down")
-            assert inside
+            inside, loopback = (need(net.link(name), f"{name} is missing") for name in (INSIDE, "lo"))
+            need(loopback.alias == self._marks.of(part.uid) and loopback.up, f"{part.namespace} is another's")
+            need(inside.peer == inner.index and inside.fits(mtu), f"{INSIDE} is unplugged or down")
+            outside = need(net.link(OUTSIDE), f"{OUTSIDE} is missing") if outer else loopback
             if outer:
-                need(outside and outside.peer == outer.index and outside.fits(mtu), f"{OUTSIDE} is missing or down")
-            addresses = net.addresses(inside)
-            transit = net.addresses(outside if outer and outside else loopback) - {"127.0.0.1/8"}
+                need(outside.peer == outer.index and outside.fits(mtu), f"{OUTSIDE} is unplugged or down")
+                need(net.routes(outside) == {DEFAULT}, f"{OUTSIDE} leads nowhere")
+            addresses, transit = net.addresses(inside), net.addresses(outside) - {"127.0.0.1/8"}
             need(len(addresses) == len(transit) == 1, "addresses are missing, or there are too many")
-            need(not outer or (outside and DEFAULT in net.routes(outside)), f"{OUTSIDE} leads nowhere")
         need(links.setting("net/ipv4/ip_forward") == ("1" if outer else "0"), "forwarding is set wrongly")
         need(not outer or WAY_OUT.stands(), "the rules are not whole")
         return replace(part, mac=inside.mac, address=min(addresses), transit=min(transit).removesuffix("/32"),
@@ -89,7 +88,7 @@ class Gateways:
 
     def _look_outside(self, net: Net, outer: Link, part: Gateway, mtu: int) -> None:
         need(outer.fits(mtu) and f"{HOP}/32" in net.addresses(outer), f"{outer.name} is down or has no address")
-        need((f"{part.transit}/32", "") in net.routes(outer), f"the node has no route to {part.transit}")
+        need(net.routes(outer) == {(f"{part.transit}/32", "")}, f"the node has no route to {part.transit}")
         need(links.setting("net/ipv4/ip_forward") == "1" and self._node.stands(), "the node does not forward")
 
     def build(self, net: Net, gateway: Gateway, mtu: int) -> None:
@@ -161,8 +160,7 @@ class Gateways:
             if gateway.nat and outside:
                 net.readdress(outside, transit)
                 net.settle(outside, mtu=mtu)
-                if DEFAULT not in net.routes(outside):
-                    net.add_route(outside, *DEFAULT)
+                net.reroute(outside, {DEFAULT})
         if gateway.nat and not WAY_OUT.stands():
             WAY_OUT.apply()
         links.put_setting("net/ipv4/ip_forward", "1" if gateway.nat else "0")
@@ -172,11 +170,10 @@ class Gateways:
         """On the node: the other half of the way out."""
         net.readdress(outer, {f"{HOP}/32"})
         net.settle(outer, mtu=mtu)
-        if (f"{gateway.transit}/32", "") not in net.routes(outer):
-            try:
-                net.add_route(outer, f"{gateway.transit}/32")
-            except FileExistsError as error:
-                raise StepFailed("TransitTaken", f"{gateway.transit} leads somewhere else already") from error
+        try:
+            net.reroute(outer, {(f"{gateway.transit}/32", "")})
+        except FileExistsError as error:
+            raise StepFailed("TransitTaken", f"{gateway.transit} leads somewhere else already") from error
         with self._last:
             if not self._node.stands():
                 self._node.apply()

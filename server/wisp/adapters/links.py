@@ -37,6 +37,7 @@ CLONE_NEWNET = 0x40000000
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 EVERYWHERE = "00:00:00:00:00:00"
 libc = ctypes.CDLL(None, use_errno=True)
+_making = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +144,13 @@ class Net:
         return frozenset((f"{route.get_attr('RTA_DST') or '0.0.0.0'}/{route['dst_len']}",
                           route.get_attr("RTA_GATEWAY") or "") for route in found)
 
-    def add_route(self, link: Link, destination: str, gateway: str = "") -> None:
-        """The next hop need not be in a subnet of the link's (`onlink`)."""
-        hop = {"gateway": gateway, "flags": "onlink"} if gateway else {"scope": "link"}
-        self._ask("route", "add", dst=destination, oif=link.index, **hop)
+    def reroute(self, link: Link, wanted: set[tuple[str, str]]) -> None:
+        """Makes these its routes. A next hop need not be in a subnet of the link's (`onlink`)."""
+        have = self.routes(link)
+        for verb, some in (("del", have - wanted), ("add", wanted - have)):
+            for destination, gateway in sorted(some):
+                hop = {"gateway": gateway, "flags": "onlink"} if gateway else {"scope": "link"}
+                self._ask("route", verb, dst=destination, oif=link.index, **hop)
 
     def flooded(self, link: Link) -> frozenset[str]:
         """Where a VXLAN device sends what it knows no better place for: its all-zero FDB entries."""
@@ -194,7 +198,8 @@ def create_namespace(namespace: str) -> None:
         if libc.unshare(CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "unshare", namespace)
         netns.attach(str(NAMESPACES / namespace), "thread-self")
-    _on_a_thread(make)
+    with _making:           # the first of all makes /run/netns a mount
+        _on_a_thread(make)
 
 
 def remove_namespace(namespace: str) -> None:

@@ -6,19 +6,22 @@ work, or nobody's, and may be taken on; any other of that name is another's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from wisp.adapters.links import Link, Net
 from wisp.errors import StepFailed
+
+T = TypeVar("T")
 
 
 class Broken(Exception):
     """What stands of a part is not whole; says why."""
 
 
-def need(fact: object, otherwise: str) -> None:
+def need(fact: T | None, otherwise: str) -> T:
     if not fact:
         raise Broken(otherwise)
+    return fact
 
 
 @dataclass(frozen=True, slots=True)

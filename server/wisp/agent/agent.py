@@ -179,8 +179,8 @@ class Agent:
 
     def _observe(self, tokens: frozenset[str] | None) -> Host:
         uids = tokens if tokens is None else [token for token in tokens if ":" not in token]
-        machine = self._machine
-        return Host.of([*machine.hypervisor.observe(uids), *machine.fabric.observe(uids), *machine.depot.observe(tokens)])
+        hypervisor, fabric, depot = self._machine.hypervisor, self._machine.fabric, self._machine.depot
+        return Host.of([*hypervisor.observe(uids), *fabric.observe(uids), *depot.observe(tokens)])
 
     def _attend(self, subject: Subject, have: Host) -> None:
         """Plans for one subject; hands its steps to the pool, or says what is."""
@@ -224,7 +224,7 @@ class Agent:
             self.bell.ring_later(ref, 1.0)
         except Exception:
             log.exception("%s: %s: a step failed", self.node, ref)
-            failure = self._failed(subject, StepFailed("InternalError", "A fault of the service; see the log of its agent."))
+            failure = self._failed(subject, StepFailed("InternalError", "A fault of the service; see its log."))
         finally:
             self._ended(subject, failure, done)
 
@@ -270,7 +270,8 @@ class Agent:
         """The first word is a hold: of this very intent and binding. Later ones: of the same life."""
         if before is not None:
             return [Born(resource.ref.key("intent"), resource.born)]
-        binding = At(resource.ref.key("binding"), resource.bound_at) if resource.bound_at else Absent(resource.ref.key("binding"))
+        bound = resource.ref.key("binding")
+        binding = At(bound, resource.bound_at) if resource.bound_at else Absent(bound)
         return [At(resource.ref.key("intent"), resource.at), binding, Absent(key)]
 
     def _blocked(self, todo: Todo) -> Iterator[Blocked]:

@@ -64,8 +64,8 @@ class Presence:
         said = {**asdict(self._facts), "versions": dict(self._facts.versions),
                 "observed_generation": node.intent.generation, "conditions": kept(before, [ready])}
         if said != before:
-            key = f"{self._ref.key('status')}/{self._ref.name}"
-            self._mirror.wait(self._store.commit([Born(self._ref.key("intent"), node.born)], [Put(key, dumps(said))]), LAG)
+            key, alive = f"{self._ref.key('status')}/{self._ref.name}", Born(self._ref.key("intent"), node.born)
+            self._mirror.wait(self._store.commit([alive], [Put(key, dumps(said))]), LAG)
 
     def _appear(self) -> None:
         self._lease = self._store.grant(TTL)

@@ -47,7 +47,8 @@ def _conditions(todo: Todo, done: str, failure: Failure | None, blocked: list[Bl
     if failure:
         return _not_ready(failure.reason, failure.message, now, failure.lasting)
     if blocked:
-        reasons = [f"{each.what} ({each.failure.reason}: {each.failure.message})" if each.failure else each.what for each in blocked]
+        reasons = [f"{each.what} ({each.failure.reason}: {each.failure.message})" if each.failure else each.what
+                   for each in blocked]
         lasting = any(each.failure and each.failure.lasting for each in blocked)
         return _not_ready("Waiting", f"Waits for {', '.join(reasons)}.", now, lasting)
     return _not_ready("Building", f"Next: {todo.steps[0]}.", now, lasting=False)

@@ -74,4 +74,5 @@ def described(document: Document, events: Sequence[Document]) -> None:
 
 
 def happenings(events: Sequence[Document]) -> None:
-    table(("WHEN", "WHO", "WHAT"), [(event["at"], event["actor"], event["text"]) for event in events])
+    """In the order in which they happened."""
+    table(("WHEN", "WHO", "WHAT"), sorted((event["at"], event["actor"], event["text"]) for event in events))

@@ -46,7 +46,8 @@ def _network_data(instance: Resource, nics: NICs, mtu: int) -> Json:
         spec = network.spec
         links.append({"id": f"link-{index}", "type": "phy", "ethernet_mac_address": given["mac"], "mtu": mtu})
         route = {"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": network.binding["gateway"]["address"]}
-        networks.append({"id": f"network-{index}", "link": f"link-{index}", "type": "ipv4", "ip_address": given["address"],
+        networks.append({"id": f"network-{index}", "link": f"link-{index}", "type": "ipv4",
+                         "ip_address": given["address"],
                          "netmask": str(ipaddress.IPv4Network(spec["cidr"]).netmask),
                          "routes": [route] if spec["nat"] and not routed else []})
         routed = routed or spec["nat"]

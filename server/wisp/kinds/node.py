@@ -16,4 +16,5 @@ class Node(Kind):
 
     def told(self, resource: Resource, have: Host) -> tuple[str, Mapping[str, Any]]:
         said = resource.statuses.get(resource.ref.name, {})
-        return "Alive", {name: value for name, value in said.items() if name not in ("conditions", "observed_generation")}
+        aside = ("conditions", "observed_generation")
+        return "Alive", {name: value for name, value in said.items() if name not in aside}
