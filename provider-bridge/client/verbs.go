@@ -94,12 +94,11 @@ func settle[S, B any, T Stateful](ctx context.Context, c *Client, k Kind[S, B, T
 	return doc
 }
 
-// Delete asks for a resource to be taken down, and succeeds at once, also when there is none: wait for Absent to know
-// it gone. While something refers to it, it is CodeInUse.
+// Delete asks for a resource to be taken down, and succeeds at once, also when there is none or it is going already:
+// wait for Absent to know it gone. While something refers to it, it is CodeInUse.
 func Delete[S, B any, T Stateful](ctx context.Context, c *Client, k Kind[S, B, T], ref Ref, preconditions ...Precondition) error {
-	noticed, lost := noticing(ctx)
-	err := c.call(noticed, http.MethodDelete, k.path(ref), nil, header(preconditions), nil, nil)
-	if *lost && errors.Is(err, CodePreconditionFailed) {
+	err := c.call(ctx, http.MethodDelete, k.path(ref), nil, header(preconditions), nil, nil)
+	if errors.Is(err, CodePreconditionFailed) { // being deleted has changed it, perhaps by an attempt of ours
 		doc, look := Get(ctx, c, k, ref)
 		if errors.Is(look, CodeNotFound) || look == nil && doc.Condition(TypeDeleting).True() {
 			return nil

@@ -47,7 +47,7 @@ class Caller:
     record: str = ""
     at: int = 0
 
-    def guards(self) -> Iterator[Guard]:
+    def guards(self) -> Iterator[At]:
         if self.record:
             yield At(self.record, self.at)
 
@@ -108,6 +108,8 @@ class Admission:
 
     def must_write(self, caller: Caller, ref: Ref, world: World) -> None:
         """Editors write what is their namespace's; only admins write keys and what is the cluster's."""
+        if any(world.revision_of(guard.key) != guard.revision for guard in caller.guards()):
+            raise Problem("unauthenticated", "The key was changed or revoked while it was used.")
         self.must_see(caller, ref, world)
         own = caller.namespace in (SYSTEM, ref.namespace)
         privileged = ref.namespace == CLUSTER or self._kinds[ref.kind].privileged

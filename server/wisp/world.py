@@ -98,6 +98,10 @@ class World:
     def entry(self, key: str) -> Entry | None:
         return self.copy.get(key)
 
+    def revision_of(self, key: str) -> int:
+        """Of a key's last change; 0 when it is absent."""
+        return entry.revision if (entry := self.copy.get(key)) else 0
+
     def record(self, key: str) -> Json | None:
         """What stands under a key, read as JSON."""
         return self._json(entry) if (entry := self.copy.get(key)) else None

@@ -36,14 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.machine)
 
 
-def join_network(path: str) -> None:
-    """Moves this thread, and those it makes from now on, into a network namespace."""
-    fd = os.open(path, os.O_RDONLY)
+def join_network(namespace: int) -> None:
+    """Moves this thread, and those it makes from now on, into an open network namespace, and closes that."""
     try:
-        if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), f"setns {path}")
+        if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
     finally:
-        os.close(fd)
+        os.close(namespace)
 
 
 def until(true: Callable[[], Any], what: str, limit: float = 90.0) -> Any:
@@ -256,9 +255,10 @@ def world() -> Iterator[World]:
     directory = Path(tempfile.mkdtemp(prefix="wisp-", dir="/var/tmp"))
     world = World(directory)
     world.start()
-    join_network(f"/proc/{world.first}/ns/net")
+    outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    join_network(os.open(f"/proc/{world.first}/ns/net", os.O_RDONLY))
     yield world
-    join_network("/proc/1/ns/net")
+    join_network(outside)
     world.stop()
     shutil.rmtree(directory, ignore_errors=True)
 

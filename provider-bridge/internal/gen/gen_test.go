@@ -51,7 +51,7 @@ func TestAChangedFileAndALeftoverAreNoticedAndMended(t *testing.T) {
 }
 
 func TestNamesAreSpelledAsGoSpellsThem(t *testing.T) {
-	for name, want := range map[string]string{"memory_mib": "MemoryMiB", "floating-ip": "FloatingIp", "dns_servers": "DNSServers", "key_id": "KeyID"} {
+	for name, want := range map[string]string{"memory_mib": "MemoryMiB", "floating-ip": "FloatingIP", "dns_servers": "DNSServers", "key_id": "KeyID"} {
 		if got := exported(name); got != want {
 			t.Errorf("%s becomes %s", name, got)
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 // words are spelled as Go spells them; all others get a capital letter.
-var words = map[string]string{"cidr": "CIDR", "cpus": "CPUs", "dhcp": "DHCP", "dns": "DNS", "gib": "GiB", "id": "ID",
+var words = map[string]string{"cidr": "CIDR", "cpus": "CPUs", "dhcp": "DHCP", "dns": "DNS", "gib": "GiB", "id": "ID", "ip": "IP",
 	"mac": "MAC", "mib": "MiB", "mtu": "MTU", "nat": "NAT", "sha256": "SHA256", "ssh": "SSH", "uid": "UID", "url": "URL",
 	"vni": "VNI"}
 

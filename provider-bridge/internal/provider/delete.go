@@ -40,16 +40,16 @@ func (r *kindResource) Delete(ctx context.Context, req resource.DeleteRequest, r
 		_, err = client.Wait(within, r.cloud.client, r.raw(), at, client.Absent)
 	}
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, client.CodeNotFound):
 	case errors.Is(err, client.CodePreconditionFailed):
 		r.moved(&resp.Diagnostics, "delete", at)
-	case within.Err() != nil:
-		resp.Diagnostics.AddError(fmt.Sprintf("The %s %q is still being deleted", r.kind.Name, r.id(at)),
-			"The time was up, or the wait was interrupted. The deletion goes on by itself: the next plan shows how it stands.")
 	case errors.Is(err, client.CodeInUse):
 		resp.Diagnostics.AddError(fmt.Sprintf("Cannot delete %s %q: it is in use", r.kind.Name, r.id(at)),
 			fmt.Sprintf("%s\n\nIf it is being replaced, let what refers to it be replaced with it, by this inside the other resource, with the name of this one for NAME:\n\n"+
 				"lifecycle {\n  replace_triggered_by = [%s.NAME.uid]\n}", err, r.typeName()))
+	case within.Err() != nil:
+		resp.Diagnostics.AddError(fmt.Sprintf("The %s %q is still being deleted", r.kind.Name, r.id(at)),
+			"The time was up, or the wait was interrupted. The deletion goes on by itself: the next plan shows how it stands.")
 	default:
 		r.problems(&resp.Diagnostics, "delete", at, err)
 	}

@@ -78,21 +78,21 @@ func resourceAttribute(f *schemas.Field) schema.Attribute {
 	}
 	switch f.Type {
 	case schemas.String:
-		a := schema.StringAttribute{Required: required, Optional: optional, Computed: computed, WriteOnly: f.WriteOnly,
+		a := schema.StringAttribute{Required: required, Optional: optional, Computed: computed, WriteOnly: f.WriteOnly, Sensitive: f.WriteOnly,
 			MarkdownDescription: words, Validators: []validator.String{check{f}}, PlanModifiers: replacing[planmodifier.String](f)}
 		if computed {
 			a.Default = stringdefault.StaticString(f.Default.(string))
 		}
 		return a
 	case schemas.Integer:
-		a := schema.Int64Attribute{Required: required, Optional: optional, Computed: computed, WriteOnly: f.WriteOnly,
+		a := schema.Int64Attribute{Required: required, Optional: optional, Computed: computed, WriteOnly: f.WriteOnly, Sensitive: f.WriteOnly,
 			MarkdownDescription: words, Validators: []validator.Int64{check{f}}, PlanModifiers: replacing[planmodifier.Int64](f)}
 		if computed {
 			a.Default = int64default.StaticInt64(defaultValue(f).(types.Int64).ValueInt64())
 		}
 		return a
 	case schemas.Boolean:
-		a := schema.BoolAttribute{Required: required, Optional: optional, Computed: computed, WriteOnly: f.WriteOnly,
+		a := schema.BoolAttribute{Required: required, Optional: optional, Computed: computed, WriteOnly: f.WriteOnly, Sensitive: f.WriteOnly,
 			MarkdownDescription: words, PlanModifiers: replacing[planmodifier.Bool](f)}
 		if computed {
 			a.Default = booldefault.StaticBool(f.Default.(bool))

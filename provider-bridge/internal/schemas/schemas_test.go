@@ -75,10 +75,10 @@ func TestDifferencesAreThoseThatMatter(t *testing.T) {
 	const have = `{"cpus": 1, "memory_mib": 64, "disks": [{"size_gib": 1, "bus": "virtio"}], "networks": [], "ssh_keys": ["b", "a"],
 		"power": "on", "firmware": "bios", "video": "none", "placement": {}}`
 	for want, expected := range map[string]string{
-		`{"memory_mib": 64, "cpus": 1, "disks": [{"size_gib": 1}], "ssh_keys": ["a", "b"], "user_data": "x"}`:                          "",
-		`{"memory_mib": 64, "cpus": 2, "disks": [{"size_gib": 1}], "ssh_keys": ["a", "b"]}`:                                            "/spec/cpus",
-		`{"memory_mib": 64, "cpus": 1, "disks": [{"size_gib": 1, "image": "i"}], "ssh_keys": ["a"]}`:                                   "/spec/disks /spec/ssh_keys",
-		`{"memory_mib": 64, "cpus": 1, "disks": [{"size_gib": 1}], "ssh_keys": ["a", "b"], "placement": {"node": "n1"}}`:               "/spec/placement",
+		`{"memory_mib": 64, "cpus": 1, "disks": [{"size_gib": 1}], "ssh_keys": ["a", "b"], "user_data": "x"}`:                           "",
+		`{"memory_mib": 64, "cpus": 2, "disks": [{"size_gib": 1}], "ssh_keys": ["a", "b"]}`:                                             "/spec/cpus",
+		`{"memory_mib": 64, "cpus": 1, "disks": [{"size_gib": 1, "image": "i"}], "ssh_keys": ["a"]}`:                                    "/spec/disks /spec/ssh_keys",
+		`{"memory_mib": 64, "cpus": 1, "disks": [{"size_gib": 1}], "ssh_keys": ["a", "b"], "placement": {"node": "n1"}}`:                "/spec/placement",
 		`{"memory_mib": 64, "cpus": 1, "disks": [{"size_gib": 1}, {"size_gib": 2}], "ssh_keys": ["a", "b"], "networks": [], "nosy": 1}`: "/spec/disks",
 	} {
 		got, err := instance.Differences(nil, []byte(want), map[string]string{}, []byte(have))
