@@ -212,7 +212,7 @@ class Admission:
             return None
         self._refuse_used(world, was)
         held = tuple(Empty(prefix) for prefix in [refers_prefix(ref), *self._kinds[ref.kind].holds(was)])
-        guards = (*caller.guards(), At(ref.key("intent"), was.at), *held)
+        guards: tuple[Guard, ...] = (*caller.guards(), At(ref.key("intent"), was.at), *held)
         gone = replace(was, intent=was.intent.revised(retired=now, updated_at=now))
         if not was.statuses:
             return Decision(gone, (*guards, Empty(ref.key("status") + "/")), tuple(self._forgotten(world, was)))

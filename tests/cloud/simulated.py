@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -91,14 +91,14 @@ class Room:
 
 class Cloud:
     def __init__(self, nodes: int = 1, size: Mapping[str, int] | None = None, store: Store | None = None,
-                 kernels: Iterable[FakeKernel] = (), cluster: str = "simulated", run: Collection[str] | None = None) -> None:
-        """`run`: names of the nodes whose agents run, all of them unless given."""
+                 kernels: Iterable[FakeKernel] = (), cluster: str = "simulated") -> None:
+        """`kernels`: of the first nodes, to be shared with another cloud; `cluster`: the uid that it is given."""
         self.store: Store = store or MemoryStore()
         self.size = {**SIZE, **(size or {})}
         names = [f"n{number}" for number in range(1, nodes + 1)]
         shared = iter(kernels)
         self.rooms = {name: Room(cluster, next(shared, None)) for name in names}
-        self.run = names if run is None else list(run)
+        self.cluster = cluster
         self.belongs: Callable[[str], bool] = lambda uid: True
         self.start()
 
@@ -106,10 +106,10 @@ class Cloud:
 
     def start(self) -> None:
         self.service = Service(self.store)
-        self.service.start("cluster-uid")
+        self.service.start(self.cluster)
         for name in ("system", "web"):
             self.service.ensure_namespace(name)
-        for name in self.run:
+        for name in self.rooms:
             self.join(name)
 
     def join(self, name: str) -> None:

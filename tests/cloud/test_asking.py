@@ -93,9 +93,7 @@ def test_two_interfaces_on_one_network_have_two_addresses_and_one_reference(clou
     assert len([key for key in cloud.keys() if key.startswith(f"{PREFIX}ref/web/network/lan/")]) == 1
 
 
-def test_a_quota_is_exact_however_many_ask_at_once(clouds: Make) -> None:
-    cloud = clouds(run=(), nodes=1)
-    cloud.join("n1")
+def test_a_quota_is_exact_however_many_ask_at_once(cloud: Cloud) -> None:
     cloud.put("namespace", "web", {"quotas": {"instances": 100}})
     outcomes = at_once([partial(cloud.put, "instance", f"vm-{n}", SMALL) for n in range(200)])
     assert codes(outcomes) == ["quota_exceeded"] * 100

@@ -25,7 +25,7 @@ SEGMENT = Segment("u1", 0xA1, frozenset({"192.0.2.2"}))
 GATEWAY = Gateway("u1", 0xA1, "10.1.0.1/24", "52:54:00:00:00:01", "100.64.0.1", dns=("192.0.2.53", "192.0.2.54"),
                   leases=frozenset({Lease(MAC, "10.1.0.5", "web")}))
 OTHER, OTHER_GATEWAY = Segment("u2", 0xA2), replace(GATEWAY, uid="u2", vni=0xA2, transit="100.64.0.2")
-WHOLE = [SEGMENT, GATEWAY]
+WHOLE: list[Segment | Gateway] = [SEGMENT, GATEWAY]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: the kernel's fabric needs root")
 real = [pytest.mark.machine, needs_root]

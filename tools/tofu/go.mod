@@ -1,5 +1,6 @@
 // OpenTofu, for machines that have neither terraform nor tofu: tools/setup builds it from here.
 // `go install` refuses it for its replace line; a module of our own that repeats the line may build it.
+// golang.org/x/net is newer than OpenTofu's own: with 0.54, Go 1.27 does not build its grpc.
 module github.com/wisp-cloud/wisp/tools/tofu
 
 go 1.26.6
@@ -233,7 +234,7 @@ require (
 	golang.org/x/crypto v0.52.0 // indirect
 	golang.org/x/exp v0.0.0-20250808145144-a408d31f581a // indirect
 	golang.org/x/mod v0.35.0 // indirect
-	golang.org/x/net v0.54.0 // indirect
+	golang.org/x/net v0.55.0 // indirect
 	golang.org/x/oauth2 v0.36.0 // indirect
 	golang.org/x/sync v0.20.0 // indirect
 	golang.org/x/sys v0.45.0 // indirect

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 WORKERS = 8
 LAG = 5.0
 SAFETY = 60.0
+PAUSE = 1.0
 SLOWEST_RETRY = 60.0
 
 
@@ -150,7 +151,7 @@ class Agent:
                 due = time.monotonic() + max(SAFETY, 500 * (time.thread_time() - began)) * random.uniform(0.9, 1.1)
 
     def _again(self, refs: set[Ref] | None) -> None:
-        timer = threading.Timer(1.0, lambda: self.bell.ring_all() if refs is None else self.bell.ring(refs))
+        timer = threading.Timer(PAUSE, lambda: self.bell.ring_all() if refs is None else self.bell.ring(refs))
         timer.daemon = True
         timer.start()
 
@@ -159,11 +160,12 @@ class Agent:
             if not self._belongs(self._world.cluster):
                 log.error("%s: this store is of another cluster than this node; waiting", self.node)
                 return self._again(refs)
+            busy = self._busy()
             subjects = list(self._subjects(refs))
         tokens = None if refs is None else frozenset().union(*(each.tokens | each.needs for each in subjects))
         have = self._observe(tokens)
         for subject in subjects:
-            self._attend(subject, have)
+            self._attend(subject, have, busy)
         if refs is None:
             self._reap(have, frozenset().union(*(each.tokens | each.needs for each in subjects)))
         return None
@@ -182,14 +184,21 @@ class Agent:
         hypervisor, fabric, depot = self._machine.hypervisor, self._machine.fabric, self._machine.depot
         return Host.of([*hypervisor.observe(uids), *fabric.observe(uids), *depot.observe(tokens)])
 
-    def _attend(self, subject: Subject, have: Host) -> None:
-        """Plans for one subject; hands its steps to the pool, or says what is."""
+    def _busy(self) -> frozenset[str]:
+        """Tokens with steps under way."""
+        with self._state:
+            return frozenset().union(*self._under_way.values())
+
+    def _attend(self, subject: Subject, have: Host, busy: frozenset[str]) -> None:
+        """Plans for one subject; hands its steps to the pool, or says what is. `busy`: when looking began."""
         own = have.only(subject.tokens)
         with self._state:
             if any(subject.tokens & tokens for tokens in self._under_way.values()):
                 for token in subject.tokens:
                     self._waiting[token].add(subject.ref)
                 return
+            if subject.tokens & busy:       # its steps ended while we looked: what we saw may be from before
+                return self.bell.ring([subject.ref])
             todo = plan(subject.want, own, have) if subject.here else take_down(own, subject.fate)
             failure, until = self._failures.get(subject.ref, (None, 0.0))
             if failure and failure.generation != subject.resource.intent.generation:
@@ -200,18 +209,25 @@ class Agent:
             go = bool(todo.steps) and time.monotonic() >= until
             if go:
                 self._under_way[subject.ref] = subject.tokens
+            waiting = set() if go else self._waiters(subject)
         if go:
             self._pool.submit(self._work, subject, todo, own)
         else:
-            self._say(subject, todo, own, failure if todo.steps else None, [])
+            self.bell.ring(waiting)
+            self._say(subject, todo, own, failure if todo.steps else None)
+        return None
+
+    def _waiters(self, subject: Subject) -> set[Ref]:
+        """Who waits for it, to be rung now."""
+        return set().union(*(self._waiting.pop(token, set()) for token in subject.tokens))
 
     def _work(self, subject: Subject, todo: Todo, own: Host) -> None:
         """Runs the steps of a subject, in order, and rings for it and for those that wait for it."""
-        ref, failure, done = subject.ref, None, []
+        ref, failure, done, pause = subject.ref, None, [], 0.0
         try:
             with self._state:
                 last = self._failures.get(ref, (None, 0.0))[0]
-            if self._say(subject, todo, own, last, []):
+            if self._say(subject, todo, own, last):
                 for step in todo.steps:
                     log.info("%s: %s: %s", self.node, ref, step)
                     step.do(self._machine, self._user_data)
@@ -221,23 +237,25 @@ class Agent:
             done.append(f"{self.node}: {step} failed: {failed.reason}: {failed.message}")
         except Problem as problem:
             log.warning("%s: %s: %s", self.node, ref, problem)
-            self.bell.ring_later(ref, 1.0)
+            pause = PAUSE
         except Exception:
             log.exception("%s: %s: a step failed", self.node, ref)
             failure = self._failed(subject, StepFailed("InternalError", "A fault of the service; see its log."))
         finally:
-            self._ended(subject, failure, done)
+            self._ended(subject, failure, done, pause)
 
-    def _ended(self, subject: Subject, failure: Failure | None, done: list[str]) -> None:
+    def _ended(self, subject: Subject, failure: Failure | None, done: list[str], pause: float) -> None:
+        """Rings for it, for those that wait for it, and for those that stand on it: a rebuilt bridge has no ports."""
         with self._state:
             if failure is None:
                 self._failures.pop(subject.ref, None)
             self._under_way.pop(subject.ref, None)
-            waiting = set().union(*(self._waiting.pop(token, set()) for token in subject.tokens))
+            waiting = self._waiters(subject)
         try:
             self._tell(subject, done)
         finally:
-            self.bell.ring({subject.ref, *waiting})
+            self.bell.ring([*waiting, *(self._world.referrers(subject.ref) if done else ())])
+            self.bell.ring_later(subject.ref, pause)
 
     def _failed(self, subject: Subject, failed: StepFailed) -> Failure:
         with self._state:
@@ -253,7 +271,7 @@ class Agent:
 
     # --- what is said
 
-    def _say(self, subject: Subject, todo: Todo, own: Host, failure: Failure | None, events: list[str]) -> bool:
+    def _say(self, subject: Subject, todo: Todo, own: Host, failure: Failure | None) -> bool:
         """Records the status if it moved, or that nothing is held any more. False: the documents moved."""
         resource, before = subject.resource, subject.resource.statuses.get(self.node)
         key = f"{resource.ref.key('status')}/{self.node}"
@@ -304,9 +322,10 @@ class Agent:
 
     def _reap(self, have: Host, wanted: frozenset[str]) -> None:
         known = frozenset(part.token for part in have if self._world.of_uid(part.token)) | wanted
-        for step in reap(have, known):
+        steps = reap(have, known)
+        for step in steps:
             self._reaped(step)
-        for token in sorted({part.token for part in have} - known):
+        for token in sorted({part.token for part in have} - known - {step.part.token for step in steps}):
             log.warning("%s: orphan: %s is in no document", self.node, token)
 
     def _reaped(self, step: Step) -> None:

@@ -45,15 +45,13 @@ class Bell:
     def listen(self, due: float) -> set[Ref] | None:
         """Waits to be rung, at most until `due` (monotonic seconds): the subjects, or None for all of them."""
         with self._rung:
-            while not (self._stopped or self._all or self._refs):
+            while True:
                 now = time.monotonic()
                 while self._later and self._later[0][0] <= now:
                     self._refs.add(heapq.heappop(self._later)[1])
-                if self._refs:
+                if self._refs or self._all or self._stopped or now >= due:
                     break
-                if now >= due:
-                    return None
                 self._rung.wait(min([due] + [at for at, _ in self._later[:1]]) - now)
-            refs, everything = self._refs, self._all
+            refs, everything = self._refs, self._all or now >= due
             self._refs, self._all = set(), False
             return None if everything else refs

@@ -1,8 +1,9 @@
 """An instance: a domain with its disks and config drive, on one node, plugged into segments.
 
-Addresses and MACs are claims found upward from a hash of namespace, name and index. The content that
-each disk begins as is written into the binding, so that an image may go once the disks exist. A disk
-that was made once and is missing is lost: the manifest says so, and no step makes it anew.
+Addresses and MACs are claims found upward from a hash of namespace, name and index; a MAC's begins with the
+cluster too, since taps are named after MACs and two clouds may share a kernel. The content that each disk
+begins as is written into the binding, so that an image may go once the disks exist. A disk that was made
+once and is missing is lost: the manifest says so, and no step makes it anew.
 """
 from __future__ import annotations
 
@@ -111,7 +112,7 @@ def _interfaces(asked: Asked, world: World) -> tuple[list[Json], list[str]]:
     for index, (nic, network) in enumerate(_networks(asked.ref, asked.spec, world)):
         seed = f"{asked.ref.namespace}/{asked.ref.name}/{index}"
         address = nic.get("address") or _free_address(network, seed, world, claims)
-        mac = nic.get("mac") or _free_mac(seed, world, claims)
+        mac = nic.get("mac") or _free_mac(f"{world.cluster}/{seed}", world, claims)
         for field, key in (("address", _address_claim(network, address)), ("mac", claim_key("mac", mac))):
             if world.taken(key) or key in claims:
                 pointer = f"/spec/networks/{index}/{field}"
