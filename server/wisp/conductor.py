@@ -12,20 +12,19 @@ import threading
 
 from wisp.admission import Admission
 from wisp.errors import Problem
-from wisp.journal import Journal
+from wisp.journal import LAG, Journal
 from wisp.resource import PREFIX, Ref
-from wisp.store import Entry, Lost, Store
+from wisp.store import Entry, Lost
 from wisp.store.mirror import Mirror
 from wisp.world import World
 
 log = logging.getLogger(__name__)
 PAUSE = 1.0
-LAG = 5.0
 
 
 class Conductor:
-    def __init__(self, store: Store, mirror: Mirror, world: World, admission: Admission, journal: Journal) -> None:
-        self._store, self._mirror, self._world = store, mirror, world
+    def __init__(self, mirror: Mirror, world: World, admission: Admission, journal: Journal) -> None:
+        self._mirror, self._world = mirror, world
         self._admission, self._journal = admission, journal
         self._moved: queue.SimpleQueue[Ref | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
@@ -68,7 +67,7 @@ class Conductor:
             if decision is None:
                 return
             try:
-                notes = self._journal.notes(ref, [decision.says] if decision.says else [])
-                self._mirror.wait(self._store.commit(decision.guards, [*decision.ops, *notes]), LAG)
+                told = [decision.says] if decision.says else []
+                self._journal.commit(ref, decision.guards, decision.ops, told)
             except Lost as lost:
                 self._mirror.wait(lost.revision, LAG)

@@ -8,31 +8,45 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from wisp.resource import Ref, dumps, now
-from wisp.store import Put, Store
-from wisp.world import World
+from wisp.store import Guard, LeaseGone, Op, Put, Store
+from wisp.store.mirror import Mirror
 
 SLOTS = 32
 LIFE = 24 * 3600
 HOUR = 3600
+LAG = 5.0
+"""Seconds that a writer waits to see its own write in the mirror."""
 
 
 class Journal:
-    def __init__(self, store: Store, world: World, actor: str) -> None:
-        self._store, self._world, self._actor = store, world, actor
+    """Commits, and tells."""
+
+    def __init__(self, store: Store, mirror: Mirror, actor: str) -> None:
+        self._store, self._mirror, self._actor = store, mirror, actor
         self._lock = threading.Lock()
         self._lease, self._granted = 0, -HOUR * 2.0
 
-    def notes(self, ref: Ref, sentences: Iterable[str], actor: str = "") -> list[Put]:
-        """Puts for the transaction that makes them true. Takes the mirror's lock; may grant a lease."""
-        sentences = list(sentences)[-SLOTS:]
+    def commit(self, ref: Ref, guards: Sequence[Guard], ops: Sequence[Op], says: Iterable[str] = (),
+               actor: str = "") -> int:
+        """One transaction, with a sentence for each event of `ref`; returns when the mirror shows it. Raises Lost."""
+        sentences = list(says)[-SLOTS:]
+        try:
+            revision = self._store.commit(guards, [*ops, *self._notes(ref, sentences, actor)])
+        except LeaseGone:
+            self._granted = -HOUR * 2.0
+            revision = self._store.commit(guards, [*ops, *self._notes(ref, sentences, actor)])
+        if ops or sentences:
+            self._mirror.wait(revision, LAG)
+        return revision
+
+    def _notes(self, ref: Ref, sentences: list[str], actor: str) -> list[Put]:
         if not sentences:
             return []
         lease, prefix = self._current_lease(), ref.key("event") + "/"
-        with self._world.copy.held():
-            used = {entry.key: entry.revision for entry in self._world.copy.scan(prefix)}
+        used = {entry.key: entry.revision for entry in self._mirror.scan(prefix)}
         slots = sorted((f"{prefix}{slot:02}" for slot in range(SLOTS)), key=lambda key: (used.get(key, 0), key))
         return [Put(key, dumps({"at": now(), "actor": actor or self._actor, "text": text}), lease)
                 for key, text in zip(slots, sentences, strict=False)]

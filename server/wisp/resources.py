@@ -122,10 +122,7 @@ class Resources:
 
     def _commit(self, decision: Decision, caller: Caller) -> None:
         told = [decision.says] if decision.says else []
-        ops = [*decision.ops, *self._journal.notes(decision.after.ref, told, caller.name)]
-        revision = self._store.commit(decision.guards, ops)
-        if ops:
-            self._mirror.wait(revision, LAG)
+        self._journal.commit(decision.after.ref, decision.guards, decision.ops, told, caller.name)
 
     def _catch_up(self) -> int:
         """Waits until the mirror shows what the store holds now; its revision."""

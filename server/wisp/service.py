@@ -48,9 +48,9 @@ class Service:
         self.catalogue: Catalogue = load_catalogue()
         self.mirror = Mirror(store)
         self.world = World(self.mirror, weigh)
-        self.journal = Journal(store, self.world, name)
+        self.journal = Journal(store, self.mirror, name)
         self.resources = Resources(store, self.mirror, self.world, self.catalogue, self.journal)
-        self.conductor = Conductor(store, self.mirror, self.world, self.resources.admission, self.journal)
+        self.conductor = Conductor(self.mirror, self.world, self.resources.admission, self.journal)
         self.agents: dict[str, Agent] = {}
         self._presences: list[Presence] = []
 

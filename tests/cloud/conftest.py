@@ -13,7 +13,8 @@ import simulated
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wisp.agent.agent.SLOWEST_RETRY", 0.02)
+    for pause in ("SLOWEST_RETRY", "PAUSE"):
+        monkeypatch.setattr(f"wisp.agent.agent.{pause}", 0.02)
 
 
 @pytest.fixture

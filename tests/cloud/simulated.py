@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +23,7 @@ from wisp.ports import Facts, Machine
 from wisp.resource import CLUSTER, PREFIX, Ref, namespace_ref, node_key
 from wisp.resources import Caller, Outcome
 from wisp.service import ITSELF, NodeParts, Service
-from wisp.store import Store, under
+from wisp.store import Guard, Op, Store, under
 from wisp.store.memory import MemoryStore
 
 PATIENCE = 20.0
@@ -87,6 +87,19 @@ class Room:
     def only(self, kind: type[Part]) -> Any:
         (part,) = self.parts(kind)
         return part
+
+
+class Wire(MemoryStore):
+    """A store whose line can be minded: `mind(guards, ops, go_on)` stands before each commit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mind: Callable[[Sequence[Guard], Sequence[Any], Callable[[], int]], int] | None = None
+
+    def commit(self, guards: Sequence[Guard], ops: Sequence[Op]) -> int:
+        if self.mind is None:
+            return super().commit(guards, ops)
+        return self.mind(guards, ops, lambda: super(Wire, self).commit(guards, ops))
 
 
 class Cloud:
@@ -236,10 +249,13 @@ class Cloud:
 
     # --- looking
 
-    def keys(self, *without: str) -> set[str]:
-        """Every key of the store but those that tell nothing of resources."""
-        hidden = (*without, f"{PREFIX}fence/", f"{PREFIX}event/")
-        return {entry.key for entry in self.store.read(under("")).spans[0] if not entry.key.startswith(hidden)}
+    def raw_keys(self) -> set[str]:
+        return {entry.key for entry in self.store.read(under("")).spans[0]}
+
+    def keys(self) -> set[str]:
+        """Every key of the store but the nodes' and namespaces' own: fences and events."""
+        own = (f"{PREFIX}fence/", *(Ref(kind, CLUSTER, "").key("event") for kind in ("node", "namespace")))
+        return {key for key in self.raw_keys() if not key.startswith(own)}
 
     def dangling(self) -> list[str]:
         """References of which one end does not exist."""

@@ -27,7 +27,7 @@ from wisp.fakes.fabric import FakeFabric, FakeKernel
 from wisp.ports import Fabric
 
 libc = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNS, CLONE_NEWNET, MS_REC, MS_PRIVATE = 0x20000, 0x40000000, 0x4000, 1 << 18
+CLONE_FS, CLONE_NEWNS, CLONE_NEWNET, MS_REC, MS_PRIVATE = 0x200, 0x20000, 0x40000000, 0x4000, 1 << 18
 UNDERLAY, OUTSIDE = "192.0.2.1", "192.0.2.2"
 MAC = "52:54:00:00:00:05"
 
@@ -68,6 +68,12 @@ class FakeWorld:
 
     def fabric(self, cluster: str = "c1") -> Fabric:
         return FakeFabric(cluster, self.kernel)
+
+    def tap(self, name: str) -> None:
+        self.kernel.taps[name] = ""
+
+    def bridge_of(self, name: str) -> str:
+        return self.kernel.taps.get(name, "")
 
     def snapshot(self) -> object:
         return (sorted(self.kernel.marks.items()), sorted(self.kernel.spoilt), sorted(self.kernel.peers.items()),
@@ -121,6 +127,13 @@ class KernelWorld:
         self._fabrics.append(KernelFabric(cluster, self.state / cluster, UNDERLAY))
         return self._fabrics[-1]
 
+    def tap(self, name: str) -> None:
+        """What a running domain has on the node, hanging on nothing."""
+        sh("ip", "link", "add", name, "type", "veth", "peer", "guest-end")
+
+    def bridge_of(self, name: str) -> str:
+        return str(json.loads(sh("ip", "-j", "link", "show", name))[0].get("master", ""))
+
     def fabric_outside(self) -> Fabric:
         """Of a second node, whose network namespace is `outside`."""
         return KernelFabric("c1", self.state / "outside", OUTSIDE)
@@ -138,7 +151,8 @@ class KernelWorld:
                     each.get("ifalias"), each["address"], sorted((a["local"], a["prefixlen"]) for a in each["addr_info"]
                                                                  if a["family"] == "inet"))
                    for each in json.loads(ask("ip", "-j", "addr"))]
-        return (devices, ask("ip", "route"), sorted(ask("bridge", "fdb").splitlines()),
+        entries = [line for line in ask("bridge", "fdb").splitlines() if not line.startswith("33:33:")]     # IPv6's own
+        return (devices, ask("ip", "route"), sorted(entries),
                 ask("nft", "-a", "list", "ruleset"))
 
     def processes(self) -> list[int]:
@@ -208,6 +222,7 @@ def kernel_world(state: Path) -> Iterator[KernelWorld]:
         finally:
             world.close()
     finally:
+        _call("unshare", CLONE_FS)          # a thread that is just ending may still share it, and setns would refuse
         for home in homes:
             _call("setns", home, 0)
             os.close(home)

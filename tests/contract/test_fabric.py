@@ -248,6 +248,41 @@ def test_the_bell_rings_for_an_address_that_goes(kernel: KernelWorld) -> None:
     assert rung.get(timeout=10) == "u1"
 
 
+def test_a_tap_is_plugged_in_and_seen_to_keep_the_segment_busy(world: Any) -> None:
+    fabric = world.fabric()
+    build(fabric, *WHOLE)
+    assert [part.busy for part in fabric.observe(["u1"]) if part == SEGMENT] == [False]
+    world.tap("t-525400000005")
+    for _ in range(2):
+        fabric.plug("t-525400000005", SEGMENT.bridge)
+    assert world.bridge_of("t-525400000005") == SEGMENT.bridge
+    assert [part.busy for part in fabric.observe(["u1"]) if part == SEGMENT] == [True]
+
+
+def test_a_tap_is_back_in_its_bridge_once_that_is_mended(world: Any) -> None:
+    fabric = world.fabric()
+    build(fabric, *WHOLE)
+    world.tap("t-525400000005")
+    fabric.plug("t-525400000005", SEGMENT.bridge)
+    world.segment_hands["bridge deleted"]()
+    assert world.bridge_of("t-525400000005") == ""
+    build(fabric, SEGMENT)
+    fabric.plug("t-525400000005", SEGMENT.bridge)
+    assert world.bridge_of("t-525400000005") == SEGMENT.bridge
+
+
+def test_a_tap_that_is_gone_is_no_error_and_a_bridge_that_is_not_ours_is(world: Any) -> None:
+    fabric = world.fabric()
+    build(fabric, SEGMENT)
+    build(world.fabric("c2"), OTHER)
+    fabric.plug("t-525400000009", SEGMENT.bridge)
+    world.tap("t-525400000005")
+    for bridge in (OTHER.bridge, "br-0000a3"):
+        with pytest.raises(StepFailed) as refused:
+            fabric.plug("t-525400000005", bridge)
+        assert refused.value.reason == "SegmentMissing"
+
+
 def test_segments_leave_room_for_their_envelope(world: Any) -> None:
     assert world.fabric().mtu() == 1450
 

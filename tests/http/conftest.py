@@ -38,7 +38,7 @@ class Cloud:
         self.mirror = Mirror(self.store)
         self.mirror.start()
         world = World(self.mirror, lambda kind, spec: KINDS[kind].weigh(spec))
-        self.resources = Resources(self.store, self.mirror, world, SCHEMAS, Journal(self.store, world, "api"))
+        self.resources = Resources(self.store, self.mirror, world, SCHEMAS, Journal(self.store, self.mirror, "api"))
         self.app = build(self.resources, SCHEMAS, held=2)
         self.tokens = {"forger": "wisp_0123456789abcdef_" + "f" * 64}
         self._begin()

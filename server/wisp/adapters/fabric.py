@@ -96,6 +96,14 @@ class KernelFabric:
         with _failing("GatewayFailed"), links.opened() as net:
             self._gateways.remove(net, gateway)
 
+    def plug(self, tap: str, bridge: str) -> None:
+        with _failing("SegmentFailed"), links.opened() as net:
+            there = net.link(bridge)
+            if not there or not self._marks.uid(there.alias):
+                raise StepFailed("SegmentMissing", f"{bridge} is not there yet")
+            if link := net.link(tap):
+                net.settle(link, master=there.index)
+
     def mtu(self) -> int:
         with _failing("UnderlayMissing"), links.opened() as net:
             return _mtu(self._lower(net))
@@ -139,6 +147,8 @@ class KernelFabric:
         bridge, vxlan = self._marks.find(net, part.bridge, uid), self._marks.find(net, _vxlan(vni), uid)
         if not bridge and not vxlan:
             return None
+        if bridge:
+            part = replace(part, busy=any(not OURS.fullmatch(port.name) for port in net.ports(bridge)))
         try:
             bridge, vxlan = need(bridge, f"{part.bridge} is missing"), need(vxlan, f"{_vxlan(vni)} is missing")
             need(self._carries(vxlan, vni, lower), f"{vxlan.name} is set up for something else")

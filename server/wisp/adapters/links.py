@@ -94,6 +94,9 @@ class Net:
     def links(self) -> list[Link]:
         return [Link.of(message) for message in self._ask("link", "dump")]
 
+    def ports(self, bridge: Link) -> list[Link]:
+        return [Link.of(message) for message in self._ask("link", "dump", master=bridge.index, dump_filter=None)]
+
     def add(self, name: str, kind: str, **facts: Any) -> Link:
         """FileExistsError when the name, or a VXLAN's VNI, is taken."""
         self._ask("link", "add", ifname=name, kind=kind, **facts)

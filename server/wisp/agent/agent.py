@@ -16,28 +16,26 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from wisp.agent.bell import Bell
 from wisp.agent.report import Blocked, Failure, status
 from wisp.catalogue import Catalogue
 from wisp.errors import Problem, StepFailed
 from wisp.host import Host
-from wisp.journal import Journal
+from wisp.journal import LAG, Journal
 from wisp.kinds import KINDS
 from wisp.ports import Machine
-from wisp.resource import PREFIX, Json, Ref, Resource, dumps, now
+from wisp.resource import PREFIX, Ref, Resource, dumps, now
 from wisp.steps import Fate, Step, Todo, plan, reap, take_down
-from wisp.store import Absent, At, Born, Delete, Entry, Guard, Lost, Put, Span, Store
+from wisp.store import Absent, At, Born, Delete, Entry, Guard, Lost, Op, Put, Span, Store
 from wisp.store.mirror import Mirror
 from wisp.world import World, target_of
 
 log = logging.getLogger(__name__)
 WORKERS = 8
-LAG = 5.0
 SAFETY = 60.0
 PAUSE = 1.0
 SLOWEST_RETRY = 60.0
@@ -198,7 +196,8 @@ class Agent:
                     self._waiting[token].add(subject.ref)
                 return
             if subject.tokens & busy:       # its steps ended while we looked: what we saw may be from before
-                return self.bell.ring([subject.ref])
+                self.bell.ring([subject.ref])
+                return
             todo = plan(subject.want, own, have) if subject.here else take_down(own, subject.fate)
             failure, until = self._failures.get(subject.ref, (None, 0.0))
             if failure and failure.generation != subject.resource.intent.generation:
@@ -215,7 +214,7 @@ class Agent:
         else:
             self.bell.ring(waiting)
             self._say(subject, todo, own, failure if todo.steps else None)
-        return None
+        return
 
     def _waiters(self, subject: Subject) -> set[Ref]:
         """Who waits for it, to be rung now."""
@@ -252,7 +251,7 @@ class Agent:
             self._under_way.pop(subject.ref, None)
             waiting = self._waiters(subject)
         try:
-            self._tell(subject, done)
+            self._put(subject, [], says=done)
         finally:
             self.bell.ring([*waiting, *(self._world.referrers(subject.ref) if done else ())])
             self.bell.ring_later(subject.ref, pause)
@@ -277,17 +276,15 @@ class Agent:
         key = f"{resource.ref.key('status')}/{self.node}"
         if not subject.here:
             gone = before is not None and not own.parts
-            return self._put([Born(resource.ref.key("intent"), resource.born)], [Delete(key)] if gone else [])
+            return self._put(subject, [Delete(key)] if gone else [])
         done, effective = KINDS[resource.ref.kind].told(resource, own)
         fresh = status(resource, before or {}, todo, done, effective, failure, self._blocked(todo), now())
         if fresh == before:
             return True
-        return self._put(self._guards(resource, key, before), [Put(key, dumps(fresh))])
+        return self._put(subject, [Put(key, dumps(fresh))], *(self._hold(resource, key) if before is None else ()))
 
-    def _guards(self, resource: Resource, key: str, before: Json | None) -> list[Guard]:
-        """The first word is a hold: of this very intent and binding. Later ones: of the same life."""
-        if before is not None:
-            return [Born(resource.ref.key("intent"), resource.born)]
+    def _hold(self, resource: Resource, key: str) -> list[Guard]:
+        """The first word is a hold: of this very intent and binding."""
         bound = resource.ref.key("binding")
         binding = At(bound, resource.bound_at) if resource.bound_at else Absent(bound)
         return [At(resource.ref.key("intent"), resource.at), binding, Absent(key)]
@@ -304,15 +301,13 @@ class Agent:
                     return failure
         return None
 
-    def _tell(self, subject: Subject, sentences: Iterable[str]) -> None:
-        if notes := self._journal.notes(subject.ref, sentences):
-            self._put([Born(subject.ref.key("intent"), subject.resource.born)], notes)
-
-    def _put(self, guards: list[Guard], ops: list[Any]) -> bool:
-        if not ops:
+    def _put(self, subject: Subject, ops: Sequence[Op], *guards: Guard, says: Sequence[str] = ()) -> bool:
+        """A write about a resource as long as it lives; False when it lost."""
+        if not (ops or says):
             return True
+        alive = Born(subject.ref.key("intent"), subject.resource.born)
         try:
-            self._mirror.wait(self._store.commit(guards, ops), LAG)
+            self._journal.commit(subject.ref, [alive, *guards], ops, says)
             return True
         except Lost as lost:
             self._mirror.wait(lost.revision, LAG)

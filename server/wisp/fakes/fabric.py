@@ -120,8 +120,9 @@ class FakeFabric:
             self._drop(mark, f"go-{gateway.vni:06x}", f"gi-{gateway.vni:06x}", gateway.namespace)
 
     def plug(self, tap: str, bridge: str) -> None:
-        with self._step("") as _:
-            if bridge not in self.kernel.marks:
+        mark = self.kernel.marks.get(bridge, "")
+        with self._step(mark.rpartition(":")[2]):
+            if not mark.startswith(f"{self._cluster}:"):
                 raise StepFailed("SegmentMissing", f"{bridge} is not there yet")
             if tap in self.kernel.taps:
                 self.kernel.taps[tap] = bridge

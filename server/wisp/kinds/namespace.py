@@ -4,9 +4,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from wisp.kinds.kind import Kind
-from wisp.resource import PREFIX, Resource
+from wisp.resource import PREFIX, Resource, fence_key
+from wisp.world import World
 
 
 class Namespace(Kind):
     def holds(self, resource: Resource) -> Iterable[str]:
         yield f"{PREFIX}intent/{resource.ref.name}/"
+
+    def keys(self, resource: Resource, world: World) -> Iterable[str]:
+        yield fence_key("namespace", resource.ref.name)
