@@ -113,6 +113,7 @@ class Cloud:
         self.rooms = {name: Room(cluster, next(shared, None)) for name in names}
         self.cluster = cluster
         self.belongs: Callable[[str], bool] = lambda uid: True
+        self.heartbeat: Callable[[], None] = lambda: None
         self.start()
 
     # --- its life
@@ -202,6 +203,7 @@ class Cloud:
         """Waits until it holds, looking whenever the store moved (and now and then, for the machines move too)."""
         end = time.monotonic() + PATIENCE
         while not (held := holds()):
+            self.heartbeat()
             assert time.monotonic() < end, f"it did not come about: {what or holds}"
             mirror = self.service.mirror
             mirror.wait(mirror.revision + 1, 0.01)

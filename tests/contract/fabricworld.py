@@ -139,21 +139,22 @@ class KernelWorld:
         return KernelFabric("c1", self.state / "outside", OUTSIDE)
 
     def snapshot(self) -> object:
-        """Devices, addresses, routes, FDB, rules of every namespace; processes and files of ours."""
-        spaces = ["", *(space["name"] for space in json.loads(sh("ip", "-j", "netns") or "[]"))]
-        return ([(space, self._space(space)) for space in spaces], self.processes(),
-                sorted((str(path), path.read_text()) for path in self.state.rglob("*") if path.is_file()),
-                sorted(str(path) for path in self.state.glob("*/gateways/*")))
+        """Lines: devices, addresses, routes, FDB, rules of every namespace; processes and files of ours."""
+        spaces = ["", *sorted(space["name"] for space in json.loads(sh("ip", "-j", "netns") or "[]"))]
+        return [*(f"{space}: {line}" for space in spaces for line in self._space(space)),
+                *(f"process {pid}" for pid in self.processes()),
+                *(f"{path}: {path.read_text() if path.is_file() else ''}"
+                  for path in sorted(self.state.glob("*/gateways/**/*")))]
 
-    def _space(self, space: str) -> object:
+    def _space(self, space: str) -> list[str]:
         ask = partial(within, space) if space else sh
-        devices = [(each["ifindex"], each["ifname"], each["mtu"], each.get("master"), "UP" in each["flags"],
-                    each.get("ifalias"), each["address"], sorted((a["local"], a["prefixlen"]) for a in each["addr_info"]
-                                                                 if a["family"] == "inet"))
-                   for each in json.loads(ask("ip", "-j", "addr"))]
+        devices = [" ".join(map(str, (
+            each["ifindex"], each["ifname"], each["mtu"], each.get("master"), "UP" in each["flags"], each.get("ifalias"),
+            each["address"], sorted(f"{a['local']}/{a['prefixlen']}" for a in each["addr_info"] if a["family"] == "inet"))))
+            for each in json.loads(ask("ip", "-j", "addr"))]
         entries = [line for line in ask("bridge", "fdb").splitlines() if not line.startswith("33:33:")]     # IPv6's own
-        return (devices, ask("ip", "route"), sorted(entries),
-                ask("nft", "-a", "list", "ruleset"))
+        return [*devices, *ask("ip", "route").splitlines(), *sorted(entries),
+                *ask("nft", "-a", "list", "ruleset").splitlines()]
 
     def processes(self) -> list[int]:
         """Of those that were started with one of our files."""

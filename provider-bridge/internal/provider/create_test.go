@@ -219,6 +219,18 @@ func TestACreateWaitsOutADeletion(t *testing.T) {
 	}
 }
 
+func TestWhatBeginsToGoWhileItStandsInTheWayIsWaitedOutToo(t *testing.T) {
+	api := newFakeAPI(t)
+	tf := startProvider(t, api, nil)
+	mustBeQuiet(t, tf.resource("wisp_network").apply(ctx, lan()))
+	api.hooks(nil, func(r *http.Request) {
+		if r.Method == "PUT" && api.made == 1 {
+			api.docs[lanPath].retired, api.docs[lanPath].lingers = true, 2
+		}
+	})
+	mustBeQuiet(t, tf.resource("wisp_network").apply(ctx, lan()))
+}
+
 func TestARefusalPointsAtTheAttribute(t *testing.T) {
 	api := newFakeAPI(t)
 	api.hooks(func(w http.ResponseWriter, r *http.Request) bool {

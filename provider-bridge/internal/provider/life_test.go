@@ -55,6 +55,18 @@ func TestADeleteTakesOnlyWhatWasSeenAndReturnsWhenItIsGone(t *testing.T) {
 	}
 }
 
+func TestADeleteWithoutAnETagLeavesWhatHasTakenTheNameSince(t *testing.T) {
+	api := newFakeAPI(t)
+	network := startProvider(t, api, nil).resource("wisp_network")
+	mustBeQuiet(t, network.apply(ctx, lan()))
+	api.change(lanPath, func(d *fakeDoc) { d.UID = "11111111-1111-4111-8111-111111111111" })
+	network.private = nil
+	mustBeQuiet(t, network.destroy(ctx))
+	if api.docs[lanPath] == nil || api.asked("DELETE") != 0 {
+		t.Error("somebody else's network is destroyed")
+	}
+}
+
 func TestADeleteWaitsAWhileForWhatRefersToIt(t *testing.T) {
 	api := newFakeAPI(t)
 	network := startProvider(t, api, nil).resource("wisp_network")

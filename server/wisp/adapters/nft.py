@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from wisp.adapters.program import must, run
 
 TRANSIT = ipaddress.ip_network("100.64.0.0/10")
 NETLINK_NETFILTER, NFT_MSG_GETGEN, NLMSG_ERROR = 12, 10 << 8 | 16, 2
+SO_NETNS_COOKIE = 71
 INSIDE, OUTSIDE = "in0", "out0"
 
 Expression = dict[str, Any]
@@ -99,9 +100,10 @@ def _generation() -> tuple[int, int]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as kernel:
         kernel.send(header)
         answer = kernel.recv(4096)
+        namespace = kernel.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)        # unlike an inode never used again
     if struct.unpack_from("=H", answer, 4)[0] == NLMSG_ERROR:
         raise OSError(-struct.unpack_from("=i", answer, 16)[0], "nftables")
-    return os.stat("/proc/thread-self/ns/net").st_ino, struct.unpack_from("!I", answer, 24)[0]
+    return int.from_bytes(namespace, sys.byteorder), struct.unpack_from("!I", answer, 24)[0]
 
 
 _whole: dict[str, set[tuple[int, int]]] = {}

@@ -154,11 +154,11 @@ class Agent:
         timer.start()
 
     def _turn(self, refs: set[Ref] | None) -> None:
+        busy = self._busy()
         with self._mirror.held():
             if not self._belongs(self._world.cluster):
                 log.error("%s: this store is of another cluster than this node; waiting", self.node)
                 return self._again(refs)
-            busy = self._busy()
             subjects = list(self._subjects(refs))
         tokens = None if refs is None else frozenset().union(*(each.tokens | each.needs for each in subjects))
         have = self._observe(tokens)
@@ -212,9 +212,8 @@ class Agent:
         if go:
             self._pool.submit(self._work, subject, todo, own)
         else:
-            self.bell.ring(waiting)
-            self._say(subject, todo, own, failure if todo.steps else None)
-        return
+            said = self._say(subject, todo, own, failure if todo.steps else None)
+            self.bell.ring(waiting if said else {subject.ref, *waiting})
 
     def _waiters(self, subject: Subject) -> set[Ref]:
         """Who waits for it, to be rung now."""
