@@ -74,10 +74,12 @@ func TestWhatIsGoneOrAnotherEndsTheWait(t *testing.T) {
 	} {
 		c := serve(t, func(w http.ResponseWriter, _ *http.Request, _ int) { answer(w) })
 		mine := Ref{Namespace: "web", Name: "lan", UID: "u1"}
-		if _, err := Wait(ctx, c, Networks, mine, Ready); !errors.Is(err, ErrReplaced) {
+		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if _, err := Wait(bounded, c, Networks, mine, Ready); !errors.Is(err, ErrReplaced) {
 			t.Errorf("%s, waiting for ready: %v", name, err)
 		}
-		if _, err := Wait(ctx, c, Networks, mine, Absent); err != nil {
+		if _, err := Wait(bounded, c, Networks, mine, Absent); err != nil {
 			t.Errorf("%s, waiting for absent: %v", name, err)
 		}
 	}

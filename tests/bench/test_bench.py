@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import libvirt
-from machine.conftest import Cloud, small
 
+from machine.conftest import Cloud, small
 from wisp.adapters import layout
 from wisp.adapters.depot import Depot
 from wisp.host import Disk, Seed

@@ -131,7 +131,7 @@ class Story:
                 "keys": len(self.cloud.keys() - self.before - self._events())}
 
     def _events(self) -> set[str]:
-        return {key for key in self.cloud.keys() if key.startswith("/wisp/v1/event/")}
+        return {key for key in self.cloud if key.startswith("/wisp/v1/event/")}
 
     # --- the teller
 
@@ -158,7 +158,7 @@ class Story:
     def _ready(self) -> None:
         self.cloud.until(lambda: all(is_ready(self.cloud.get(kind, name)) for kind, name in RESOURCES), "all is ready")
         image = refers_prefix(self.cloud.ref("image", "guest"))
-        self.cloud.until(lambda: not any(key.startswith(image) for key in self.cloud.keys()), "the image is let go of")
+        self.cloud.until(lambda: not any(key.startswith(image) for key in self.cloud), "the image is let go of")
 
     def _gone(self, kind: str, name: str) -> None:
         self.cloud.until(lambda: self.cloud.service.world.resource(self.cloud.ref(kind, name)) is None, f"the {kind} is gone")

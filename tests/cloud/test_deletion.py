@@ -5,7 +5,7 @@ import threading
 from functools import partial
 
 import pytest
-from simulated import BOOTED, IMAGE, LAN, PATIENCE, SMALL, Cloud, at_once
+from simulated import BOOTED, IMAGE, LAN, SMALL, Cloud, at_once
 from test_images import failing, holding
 
 from wisp.conditions import find

@@ -126,8 +126,10 @@ def test_only_fields_at_the_top_are_write_only_and_none_of_them_has_a_default() 
 
 
 def test_every_format_used_is_asserted_and_has_words() -> None:
-    used = {node["format"] for node in nodes(FILES) if isinstance(node.get("format"), str)}
-    assert used and used <= FORMATS.checkers.keys() and used <= FORMAT_WORDS.keys()
+    definitions = [field for node in nodes(FILES) for field in (node.get("properties"), node.get("$defs")) if field]
+    used = {field["format"] for group in definitions for field in group.values() if isinstance(field.get("format"), str)}
+    used |= {field["format"] for _, field in (param.values for param in EVERY_FIELD) if "format" in field}
+    assert "ipv4" in used and used <= FORMATS.checkers.keys() and used <= FORMAT_WORDS.keys()
 
 
 def test_every_rule_used_has_a_sentence() -> None:
@@ -145,7 +147,7 @@ def test_every_reference_names_a_kind() -> None:
 def raised() -> set[str]:
     """Codes given to a Problem, and to what makes one, as far as they stand there as text."""
     calls = (node for tree in SOURCES for node in ast.walk(tree) if isinstance(node, ast.Call))
-    named = {"Problem": 0, "_refuse": 1}
+    named = {"Problem": 0, "_refuse": 1, "refused": 0}
     found = ((call, named[call.func.id]) for call in calls if isinstance(call.func, ast.Name) and call.func.id in named)
     return {call.args[place].value for call, place in found  # type: ignore[attr-defined]
             if len(call.args) > place and isinstance(call.args[place], ast.Constant)}
@@ -156,9 +158,10 @@ def test_every_code_that_is_raised_is_in_the_registry() -> None:
     assert raised() <= CATALOGUE.errors.keys()
 
 
-def test_every_code_in_the_registry_is_used() -> None:
+def test_every_code_in_the_registry_is_used_by_name_or_is_the_one_for_its_http_status() -> None:
     texts = {node.value for tree in SOURCES for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    assert CATALOGUE.errors.keys() <= texts
+    by_status = {entry.status: code for code, entry in reversed(CATALOGUE.errors.items())}
+    assert CATALOGUE.errors.keys() - texts <= set(by_status.values())
 
 
 def test_every_code_has_its_status_and_its_words() -> None:

@@ -33,7 +33,8 @@ class Key(Kind):
         token = ""
         if fresh := self._secret(asked):
             record["hash"], token = hashed(fresh), f"wisp_{key_id}_{fresh}"
-        return Bound({"key_id": key_id}, puts={record_key(key_id): dumps(record)} if record != known else {}, token=token)
+        puts = {record_key(key_id): dumps(record)} if record != known else {}
+        return Bound({"key_id": key_id}, puts=puts, token=token)
 
     def _secret(self, asked: Asked) -> str:
         """The new secret when there is to be one, else ""."""
