@@ -54,7 +54,8 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A PUT: what to record, under which preconditions. `drawn`: the uid it gets if it is new."""
+    """A PUT: what to record, under which preconditions. `drawn`: the uid it gets if it is new; `rehearsed`: it
+    will not be written, so what would take a replacement is told instead of refused."""
 
     ref: Ref
     spec: Json
@@ -64,11 +65,12 @@ class Wish:
     secret: Callable[[], str]
     if_match: str | None = None
     create_only: bool = False
+    rehearsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One transaction, and what will be recorded once it has passed."""
+    """One transaction, and what will be recorded once it has passed. `effects`: see `_effects`."""
 
     after: Resource
     guards: tuple[Guard, ...]
@@ -77,6 +79,7 @@ class Decision:
     created: bool = False
     token: str = ""
     says: str = ""
+    effects: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -103,6 +106,9 @@ class Admission:
         return ref.kind in self._catalogue.shareable and caller.namespace in _trusted(ref.namespace, world)
 
     def must_see(self, caller: Caller, ref: Ref, world: World) -> None:
+        entry = world.entry(caller.record) if caller.record else None
+        if caller.record and (entry is None or entry.revision != caller.at):
+            raise Problem("unauthenticated", "The key was revoked or changed just now.")
         if not self.may_see(caller, ref, world):
             raise Problem("not_found", f"There is no {ref}.")
 
@@ -126,16 +132,18 @@ class Admission:
         hidden = {name: value for name, value in wish.spec.items() if name in schema.hidden}
         sealed = {**(was.intent.sealed if was else {}), **{name: seal(uid, value) for name, value in hidden.items()}}
         spec = {name: value for name, value in wish.spec.items() if name not in schema.hidden}
-        if was and was.intent.same_as(spec, wish.metadata, sealed):
-            return Decision(was, (*caller.guards(), At(wish.ref.key("intent"), was.at)))
+        if was and _same(schema, was.intent, spec, wish.metadata, sealed):
+            return Decision(was, (*caller.guards(), At(wish.ref.key("intent"), was.at)),
+                            effects=_effects(schema, self._kinds[wish.ref.kind], was.intent, was.intent))
         intent = (was.intent.revised(spec=spec, metadata=wish.metadata, sealed=sealed, updated_at=wish.now) if was else
                   Intent(wish.ref, uid, 1, wish.now, wish.now, spec, wish.metadata, sealed))
         asked = Asked(wish.ref, uid, spec, was, hidden, wish.secret)
-        return self._record(world, caller, schema, asked, intent)
+        return self._record(world, caller, schema, asked, intent, wish.rehearsed)
 
-    def _record(self, world: World, caller: Caller, schema: Schema, asked: Asked, intent: Intent) -> Decision:
+    def _record(self, world: World, caller: Caller, schema: Schema, asked: Asked, intent: Intent,
+                rehearsed: bool) -> Decision:
         ref, was, kind = asked.ref, asked.was, self._kinds[asked.ref.kind]
-        if was:
+        if was and not rehearsed:
             _refuse(list(schema.immutable(_unsealed(was.intent), _unsealed(intent))), "immutable")
         draft = _Draft([*caller.guards(), At(ref.key("intent"), was.at) if was else Absent(ref.key("intent"))])
         self._inside(world, ref, draft)
@@ -148,7 +156,7 @@ class Admission:
         draft.ops.extend(Put(ref.key(name), asked.hidden[name].encode()) for name in kind.keeps & asked.hidden.keys())
         draft.ops.append(Put(ref.key("intent"), intent.dump()))
         return Decision(after, tuple(draft.guards), tuple(draft.ops), draft.fenced, not was, bound.token,
-                        "changed" if was else "created")
+                        "changed" if was else "created", _effects(schema, kind, was.intent, intent) if was else {})
 
     def _inside(self, world: World, ref: Ref, draft: _Draft) -> None:
         """The namespace must be there, and not on its way out."""
@@ -266,6 +274,11 @@ class Admission:
         return Decision(replace(was, binding=binding), guards, (Put(key, dumps(binding)),), says="bound anew")
 
 
+def _same(schema: Schema, was: Intent, spec: Json, metadata: Mapping[str, str], sealed: Mapping[str, str]) -> bool:
+    equal = (was.metadata, was.sealed) == (metadata, sealed)
+    return equal and bool(schema.canonical(was.spec) == schema.canonical(spec))
+
+
 def _preconditions(wish: Wish, was: Resource | None) -> None:
     if was and was.retired:
         raise Problem("deleting", f"The {wish.ref} is being deleted; ask again when it is gone.")
@@ -279,6 +292,20 @@ def _preconditions(wish: Wish, was: Resource | None) -> None:
 def _refuse(faults: list[Fault], code: str) -> None:
     if faults:
         raise Problem(code, f"{faults[0].pointer}: {faults[0].detail}", faults)
+
+
+def _effects(schema: Schema, kind: Kind, was: Intent, intent: Intent) -> dict[str, str]:
+    """Pointer of each field -> `none`, `in_place`, `restart` (of what runs) or `replace` (delete and create anew)."""
+    old, new = _unsealed(was), _unsealed(intent)
+    had, has = schema.canonical(old), schema.canonical(new)
+    moved = {name for name in old.keys() | new.keys() if had.get(name) != has.get(name)}
+    fixed = {fault.pointer.split("/")[2] for fault in schema.immutable(old, new)}
+    def effect(name: str) -> str:
+        if name not in moved:
+            return "none"
+        return "replace" if name in fixed else "restart" if name in kind.restarts else "in_place"
+    fields = {f"/spec/{name}": effect(name) for name in sorted(old.keys() | new.keys())}
+    return {"/metadata": "none" if was.metadata == intent.metadata else "in_place", **fields}
 
 
 def _unsealed(intent: Intent) -> Json:

@@ -228,6 +228,10 @@ class Schema:
         """The spec with its declared defaults."""
         return _fill(self.document, spec)  # type: ignore[no-any-return]
 
+    def canonical(self, spec: Mapping[str, Any]) -> Any:
+        """For comparing: sets in one order."""
+        return _canonical(self.document, spec)
+
     def references(self, spec: Mapping[str, Any]) -> Iterator[Reference]:
         yield from _references(self.document, spec, "/spec")
 
@@ -245,6 +249,26 @@ def _fill(schema: Mapping[str, Any], value: Any) -> Any:
         return filled
     if isinstance(value, list):
         return [_fill(schema.get("items", {}), item) for item in value]
+    return value
+
+
+def _canonical(schema: Mapping[str, Any], value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _canonical(schema.get("properties", {}).get(name, {}), item) for name, item in value.items()}
+    if isinstance(value, list):
+        return sorted(value) if schema.get("uniqueItems") else [_canonical(schema["items"], item) for item in value]
+    return value
+
+
+def _carry(schema: Mapping[str, Any], known: Mapping[str, Any], value: Any, before: Any) -> Any:
+    if isinstance(value, dict) and isinstance(before, dict):
+        fields, old = schema.get("properties", {}), known.get("properties", {})
+        kept = {name: before[name] for name in fields.keys() - old.keys() & before.keys() if name not in value}
+        return kept | {name: _carry(fields.get(name, {}), old.get(name, {}), item, before.get(name))
+                       for name, item in value.items()}
+    if isinstance(value, list) and isinstance(before, list):
+        items, old = schema.get("items", {}), known.get("items", {})
+        return [_carry(items, old, item, was) for item, was in zip(value, before, strict=False)] + value[len(before):]
     return value
 
 
@@ -268,7 +292,7 @@ def _targets(schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _immutable(schema: Mapping[str, Any], old: Any, new: Any, pointer: str) -> Iterator[Fault]:
     if schema.get("x-immutable"):
-        if old != new:
+        if _canonical(schema, old) != _canonical(schema, new):
             yield Fault(pointer, "immutable", "This field cannot change once set; delete and create anew to change it.")
     elif isinstance(old, dict) and isinstance(new, dict):
         for name, field in schema.get("properties", {}).items():
@@ -297,6 +321,15 @@ class Catalogue:
     kinds: Mapping[str, Schema]
     errors: Mapping[str, ErrorEntry]
 
+    released: Mapping[int, Mapping[str, Any]]
+    """Minor version -> kind -> its file as it was frozen then."""
+
+    def carried(self, kind: str, minor: int | None, spec: Mapping[str, Any], before: Mapping[str, Any]) -> Any:
+        """The spec with those fields of `before` that a client of this minor cannot know, where it left them out."""
+        if minor is None:
+            return spec
+        return _carry(self.kinds[kind].document, self.released[minor].get(kind, {}), spec, before)
+
     @property
     def by_plural(self) -> Mapping[str, Schema]:
         return {schema.plural: schema for schema in self.kinds.values()}
@@ -323,8 +356,11 @@ def load(schemas: Path | None = None) -> Catalogue:
     files: Iterable[Path] = sorted(path for path in (root / "v1").glob("*.json") if path.name != "common.json")
     loaded = [Schema(_inlined(json.loads(path.read_text()), common), common["$defs"]["metadata"]) for path in files]
     registry = json.loads((root / "errors.json").read_text())
+    released = {int(path.name.partition(".")[2]): {file.stem: json.loads(file.read_text())
+                                                   for file in path.glob("*.json")}
+                for path in (root / "released").glob("1.*")}
     return Catalogue({schema.kind: schema for schema in loaded},
-                     {code: ErrorEntry(**entry) for code, entry in registry.items()})
+                     {code: ErrorEntry(**entry) for code, entry in registry.items()}, released)
 
 
 def _inlined(node: Any, common: Mapping[str, Any]) -> Any:

@@ -115,9 +115,6 @@ class Intent:
     def load(cls, ref: Ref, raw: bytes) -> Intent:
         return cls(ref, **json.loads(raw))
 
-    def same_as(self, spec: Json, metadata: Mapping[str, str], sealed: Mapping[str, str]) -> bool:
-        return (self.spec, self.metadata, self.sealed) == (spec, metadata, sealed)
-
     def revised(self, **changes: Any) -> Intent:
         return replace(self, generation=self.generation + 1, **changes)
 

@@ -25,10 +25,11 @@ from wisp.admission import SYSTEM, Admission, Caller, Decision, Wish, stray_clai
 from wisp.catalogue import Catalogue
 from wisp.conditions import document, has_failed, is_ready
 from wisp.errors import Fault, Problem
+from wisp.feed import Feed
 from wisp.journal import Journal
 from wisp.kinds import KINDS
 from wisp.kinds.key import hashed, record_key
-from wisp.resource import CLUSTER, PREFIX, Intent, Ref, Resource, now
+from wisp.resource import CLUSTER, CLUSTER_KEY, PREFIX, Intent, Ref, Resource, now
 from wisp.store import Compacted, Entry, Lost, Span, Store, beyond, under
 from wisp.store.mirror import Mirror
 from wisp.world import World
@@ -51,8 +52,9 @@ class Outcome:
 
 
 class Resources:
-    def __init__(self, store: Store, mirror: Mirror, world: World, catalogue: Catalogue, journal: Journal) -> None:
-        self.catalogue = catalogue
+    def __init__(self, store: Store, mirror: Mirror, world: World, catalogue: Catalogue, journal: Journal,
+                 feed: Feed) -> None:
+        self.catalogue, self._feed = catalogue, feed
         self.admission = Admission(catalogue, KINDS)
         self._store, self._mirror, self._world, self._journal = store, mirror, world, journal
         self._growing = _Turnstile()
@@ -77,17 +79,34 @@ class Resources:
 
     # --- writing
 
-    def put(self, caller: Caller, ref: Ref, body: Any, *,
-            if_match: str | None = None, create_only: bool = False) -> Outcome:
+    def put(self, caller: Caller, ref: Ref, body: Any, *, if_match: str | None = None, create_only: bool = False,
+            rehearsed: bool = False, minor: int | None = None) -> Outcome:
+        """`rehearsed`: everything but the write; the answer then has `changes`. `minor`: the caller's version of v1."""
         schema = self.catalogue.kinds[ref.kind]
         schema.validate(body)
-        wish = Wish(ref, schema.filled(body["spec"]), body.get("metadata", {}), str(uuid.uuid4()), now(),
-                    lambda: secrets.token_hex(32), if_match, create_only)
-        decision = self._settle(lambda: self.admission.admit(self._world, caller, wish), caller)
-        assert decision
-        shown = self._shown(decision.after)
+        asked, drawn, moment = body["spec"], str(uuid.uuid4()), now()
+
+        def decide() -> Decision:
+            spec = schema.filled(self.catalogue.carried(ref.kind, minor, asked, self._recorded(ref)))
+            return self.admission.admit(self._world, caller, Wish(
+                ref, spec, body.get("metadata", {}), drawn, moment, lambda: secrets.token_hex(32),
+                if_match, create_only, rehearsed))
+
+        if rehearsed:
+            self._catch_up()
+            with self._mirror.held():
+                decision = decide()
+            return Outcome({**self._shown(decision.after), "changes": dict(decision.effects)},
+                           decision.after.intent.etag, False)
+        settled = self._settle(decide, caller)
+        assert settled
+        decision, shown = settled, self._shown(settled.after)
         token = {"token": decision.token} if decision.token else {}
         return Outcome({**shown, **token}, decision.after.intent.etag, decision.created)
+
+    def _recorded(self, ref: Ref) -> Mapping[str, Any]:
+        was = self._world.resource(ref)
+        return was.spec if was else {}
 
     def delete(self, caller: Caller, ref: Ref, *, if_match: str | None = None) -> None:
         self._settle(lambda: self.admission.retire(self._world, caller, ref, if_match, now()), caller)
@@ -145,8 +164,8 @@ class Resources:
     def list(self, caller: Caller, kind: str, namespace: str, *, limit: int = 50, after: str | None = None,
              metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
         """A page, oldest name first; all pages of a walk are of one revision."""
-        revision, name = _read_token(after) if after else (0, "")
         prefix = f"{PREFIX}intent/{namespace}/{kind}/"
+        revision, name = self._read_token(after, prefix) if after else (0, "")
         with self._mirror.held():
             if namespace != CLUSTER:
                 self.admission.must_see(caller, Ref(kind, namespace, "x"), self._world)
@@ -168,7 +187,27 @@ class Resources:
             if not more:
                 return {"items": items, "revision": revision}
             if len(items) == limit:
-                return {"items": items, "revision": revision, "next": _token(revision, name)}
+                return {"items": items, "revision": revision, "next": self._token(revision, name, prefix)}
+
+    def _token(self, revision: int, name: str, prefix: str) -> str:
+        """Opaque and signed: a page token is good for the walk that it came from, and nothing else."""
+        said = json.dumps([revision, name]).encode()
+        return base64.urlsafe_b64encode(self._signed(said, prefix) + said).decode()
+
+    def _read_token(self, token: str, prefix: str) -> tuple[int, str]:
+        try:
+            raw = base64.urlsafe_b64decode(token.encode())
+        except (ValueError, binascii.Error):
+            raw = b""
+        if not hmac.compare_digest(raw[:16], self._signed(raw[16:], prefix)):
+            raise Problem("unknown_parameter", "The page token is not one of this list's.",
+                          [Fault("?after", "unknown_parameter", "Take it from `next` of the page before, as it is.")])
+        revision, name = json.loads(raw[16:])
+        return int(revision), str(name)
+
+    def _signed(self, said: bytes, prefix: str) -> bytes:
+        secret = (self._world.record(CLUSTER_KEY) or {})["secret"]
+        return hmac.digest(secret.encode(), prefix.encode() + said, "sha256")[:16]
 
     def _listed(self, caller: Caller, resource: Resource, metadata: Mapping[str, str]) -> bool:
         with self._mirror.held():
@@ -209,6 +248,24 @@ class Resources:
     def close(self) -> None:
         """Whoever waits gets the document as it is, within a second."""
         self._closing = True
+
+    def changes(self, caller: Caller, since: int | None, timeout: float) -> dict[str, Any]:
+        """Views that the caller may see and that moved after a revision; held until there is one, or time is up."""
+        end, latest = time.monotonic() + timeout, self._catch_up()
+        if since is None:
+            return {"revision": latest, "items": [], "gone": []}
+        if since > latest:
+            raise Problem("gone", "That revision is of another history; begin again without `since`.")
+        while True:
+            with self._mirror.held():
+                revision = self._mirror.revision
+                refs = [ref for ref in self._feed.after(since) if self.admission.may_see(caller, ref, self._world)]
+                found = [(ref, self._world.resource(ref)) for ref in refs]
+                items = [self._shown(resource) for _, resource in found if resource]
+            if refs or self._closing or time.monotonic() >= end:
+                gone = [{"kind": ref.kind, "namespace": ref.namespace, "name": ref.name} for ref, it in found if not it]
+                return {"revision": revision, "items": items, "gone": gone}
+            self._mirror.wait(revision + 1, min(end - time.monotonic(), GLANCE))
 
     def events(self, caller: Caller, ref: Ref) -> dict[str, Any]:
         """What happened to it, the newest first."""
@@ -268,19 +325,6 @@ def _resource(intent: Entry, *binding: Entry, statuses: Collection[Entry]) -> Re
     bound = binding[0] if binding else None
     return Resource(Intent.load(ref, intent.value), intent.revision, intent.created,
                     json.loads(bound.value) if bound else {}, bound.revision if bound else 0, said)
-
-
-def _token(revision: int, name: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([revision, name]).encode()).decode()
-
-
-def _read_token(token: str) -> tuple[int, str]:
-    try:
-        revision, name = json.loads(base64.urlsafe_b64decode(token.encode()))
-        return int(revision), str(name)
-    except (ValueError, TypeError, binascii.Error) as error:
-        detail = "The page token is not one of ours."
-        raise Problem("unknown_parameter", detail, [Fault("?after", "unknown_parameter", detail)]) from error
 
 
 def _expired(at: str) -> bool:

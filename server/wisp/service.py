@@ -6,6 +6,7 @@ only which store and which machines are handed in.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from wisp.catalogue import Catalogue
 from wisp.catalogue import load as load_catalogue
 from wisp.conductor import Conductor
 from wisp.errors import Problem
+from wisp.feed import Feed
 from wisp.journal import Journal
 from wisp.kinds import KINDS
 from wisp.ports import Facts, Machine
@@ -49,7 +51,8 @@ class Service:
         self.mirror = Mirror(store)
         self.world = World(self.mirror, weigh)
         self.journal = Journal(store, self.mirror, name)
-        self.resources = Resources(store, self.mirror, self.world, self.catalogue, self.journal)
+        self.resources = Resources(store, self.mirror, self.world, self.catalogue, self.journal,
+                                   Feed(store, self.mirror, self.world))
         self.conductor = Conductor(self.mirror, self.world, self.resources.admission, self.journal)
         self.agents: dict[str, Agent] = {}
         self._presences: list[Presence] = []
@@ -64,8 +67,9 @@ class Service:
         self.conductor.start()
 
     def _found(self, uid: str) -> None:
+        record = dumps({"uid": uid, "secret": secrets.token_hex(32)})
         try:
-            self.mirror.wait(self.store.commit([Absent(CLUSTER_KEY)], [Put(CLUSTER_KEY, dumps({"uid": uid}))]), LOADING)
+            self.mirror.wait(self.store.commit([Absent(CLUSTER_KEY)], [Put(CLUSTER_KEY, record)]), LOADING)
         except Lost as lost:
             self.mirror.wait(lost.revision, LOADING)
 

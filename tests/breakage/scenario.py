@@ -84,7 +84,7 @@ class Story:
 
     def __init__(self, cloud: Cloud, trouble: Trouble) -> None:
         self.cloud, self.trouble = cloud, trouble
-        self.before = cloud.keys()
+        self.before = cloud.recorded()
         cloud.heartbeat = self._heartbeat
         cloud.room.between = trouble.step
         wire = cloud.store
@@ -128,10 +128,10 @@ class Story:
         return {"documents": documents, "machine": sorted(map(str, (plain(part, names) for part in self.cloud.room.host()))),
                 "drives": sorted(len(files) for files in self.cloud.room.depot.written.values()),
                 "taps": len(self.cloud.room.kernel.taps), "orphans": self.cloud.orphans(), "dangling": self.cloud.dangling(),
-                "keys": len(self.cloud.keys() - self.before - self._events())}
+                "keys": len(self.cloud.recorded() - self.before - self._events())}
 
     def _events(self) -> set[str]:
-        return {key for key in self.cloud if key.startswith("/wisp/v1/event/")}
+        return {key for key in self.cloud.recorded() if key.startswith("/wisp/v1/event/")}
 
     # --- the teller
 
@@ -158,7 +158,7 @@ class Story:
     def _ready(self) -> None:
         self.cloud.until(lambda: all(is_ready(self.cloud.get(kind, name)) for kind, name in RESOURCES), "all is ready")
         image = refers_prefix(self.cloud.ref("image", "guest"))
-        self.cloud.until(lambda: not any(key.startswith(image) for key in self.cloud), "the image is let go of")
+        self.cloud.until(lambda: not any(key.startswith(image) for key in self.cloud.recorded()), "the image is let go of")
 
     def _gone(self, kind: str, name: str) -> None:
         self.cloud.until(lambda: self.cloud.service.world.resource(self.cloud.ref(kind, name)) is None, f"the {kind} is gone")

@@ -7,6 +7,7 @@ do to a machine is done on `room.hypervisor`, `room.kernel` and `room.depot` the
 """
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,14 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from wisp.admission import Caller
+from wisp.catalogue import FORMATS, Validator, _inlined, directory, load
 from wisp.conditions import find
 from wisp.errors import Problem
-from wisp.fakes import FakeDepot, FakeFabric, FakeHypervisor
-from wisp.fakes.fabric import FakeKernel
+from wisp.fakes.depot import FakeDepot
+from wisp.fakes.fabric import FakeFabric, FakeKernel
+from wisp.fakes.hypervisor import FakeHypervisor
 from wisp.host import Host, Part
 from wisp.ports import Facts, Machine
 from wisp.resource import CLUSTER, PREFIX, Ref, namespace_ref, node_key
-from wisp.resources import Caller, Outcome
+from wisp.resources import Outcome
 from wisp.service import ITSELF, NodeParts, Service
 from wisp.store import Guard, Op, Store, under
 from wisp.store.memory import MemoryStore
@@ -38,8 +42,22 @@ LAN = {"cidr": "10.1.0.0/24"}
 IMAGE = {"source": {"kind": "url", "url": "http://images.example/guest.qcow2"}, "sha256": SHA}
 BOOTED = {**SMALL, "disks": [{"image": "guest", "size_gib": 1}], "networks": [{"network": "lan"}]}
 
+COMMON = json.loads((directory() / "v1/common.json").read_text())
+SCHEMAS = load()
+
 Between = Callable[[str, tuple[Any, ...], Callable[[], Any]], Any]
 """(verb or "observe", its arguments, go on) -> what the agent is answered."""
+
+
+def as_promised(shown: dict[str, Any]) -> dict[str, Any]:
+    """The document, once it is what the schema files say of what is shown."""
+    promised = SCHEMAS.kinds[shown["kind"]].document["x-status"]
+    status = {**COMMON["$defs"]["status"]["properties"], **promised["status"]["properties"]}
+    for schema, part in ((COMMON["$defs"]["envelope"], shown), (promised["binding"], shown["binding"]),
+                         ({**COMMON["$defs"]["status"], "properties": status, "additionalProperties": False}, shown["status"])):
+        faults = [error.message for error in Validator(_inlined(schema, COMMON), format_checker=FORMATS).iter_errors(part)]
+        assert faults == [], f"{shown['kind']} {shown['name']}: {faults}"
+    return shown
 
 
 def undisturbed(verb: str, args: tuple[Any, ...], go_on: Callable[[], Any]) -> Any:
@@ -127,7 +145,7 @@ class Cloud:
             self.join(name)
 
     def join(self, name: str) -> None:
-        facts = Facts(**self.size, mtu=1450, underlay=f"192.0.2.{name[1:]}", virt_type="qemu", virt_reason="Simulated.")
+        facts = Facts(self.size["cpus"], self.size["memory_mib"], self.size["disk_gib"], 1450, f"192.0.2.{name[1:]}", "qemu", "Simulated.")
         self.service.join(name, NodeParts(self.rooms[name].machine, facts, lambda uid: self.belongs(uid)))
 
     def restart(self) -> None:
@@ -156,10 +174,12 @@ class Cloud:
     def put(self, kind: str, name: str, spec: Mapping[str, Any], caller: Caller = ITSELF, **said: Any) -> Outcome:
         namespace = said.pop("namespace", "web")
         body = {"spec": dict(spec), **({"metadata": said.pop("metadata")} if "metadata" in said else {})}
-        return self.service.resources.put(caller, self.ref(kind, name, namespace), body, **said)
+        outcome = self.service.resources.put(caller, self.ref(kind, name, namespace), body, **said)
+        as_promised(outcome.document)
+        return outcome
 
     def get(self, kind: str, name: str, caller: Caller = ITSELF, namespace: str = "web") -> dict[str, Any]:
-        return self.service.resources.get(caller, self.ref(kind, name, namespace))
+        return as_promised(self.service.resources.get(caller, self.ref(kind, name, namespace)))
 
     def delete(self, kind: str, name: str, caller: Caller = ITSELF, namespace: str = "web", **said: Any) -> None:
         self.service.resources.delete(caller, self.ref(kind, name, namespace), **said)
@@ -206,13 +226,14 @@ class Cloud:
             self.heartbeat()
             assert time.monotonic() < end, f"it did not come about: {what or holds}"
             mirror = self.service.mirror
-            mirror.wait(mirror.revision + 1, 0.01)
+            mirror.wait(mirror.revision + 1, 0.001)
         return held
 
     def ready(self, kind: str, name: str, namespace: str = "web") -> dict[str, Any]:
         ref = self.ref(kind, name, namespace)
         shown = self.service.resources.wait(ITSELF, ref, "ready", PATIENCE)
         assert shown, f"the {ref} is gone"
+        as_promised(shown)
         assert find(shown["status"], "Ready")["status"] == "True", shown["status"]
         return shown
 
@@ -254,14 +275,14 @@ class Cloud:
     def raw_keys(self) -> set[str]:
         return {entry.key for entry in self.store.read(under("")).spans[0]}
 
-    def keys(self) -> set[str]:
+    def recorded(self) -> set[str]:
         """Every key of the store but the nodes' and namespaces' own: fences and events."""
         own = (f"{PREFIX}fence/", *(Ref(kind, CLUSTER, "").key("event") for kind in ("node", "namespace")))
         return {key for key in self.raw_keys() if not key.startswith(own)}
 
     def dangling(self) -> list[str]:
         """References of which one end does not exist."""
-        keys = self.keys()
+        keys = self.recorded()
         found = []
         for key in sorted(key for key in keys if key.startswith(f"{PREFIX}ref/")):
             _, target, referrer = Ref.of_key(key)

@@ -62,7 +62,7 @@ def test_a_full_network_has_given_every_usable_address_once_and_never_the_gatewa
         cloud.delete("instance", name)
     for name in names:
         cloud.gone("instance", name)
-    assert not any(key.startswith(f"{PREFIX}claim/address/") for key in cloud)
+    assert not any(key.startswith(f"{PREFIX}claim/address/") for key in cloud.recorded())
     assert cloud.orphans() == []
     again = at_once([partial(cloud.put, "instance", f"again-{n}", spec) for n in range(5)])
     assert {outcome.document["binding"]["interfaces"][0]["address"] for outcome in again} == usable
@@ -90,7 +90,7 @@ def test_two_interfaces_on_one_network_have_two_addresses_and_one_reference(clou
     first, second = made["binding"]["interfaces"]
     assert first["address"] != second["address"] and first["mac"] != second["mac"]
     cloud.ready("instance", "vm")
-    assert len([key for key in cloud if key.startswith(f"{PREFIX}ref/web/network/lan/")]) == 1
+    assert len([key for key in cloud.recorded() if key.startswith(f"{PREFIX}ref/web/network/lan/")]) == 1
 
 
 def test_a_quota_is_exact_however_many_ask_at_once(cloud: Cloud) -> None:

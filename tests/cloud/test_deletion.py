@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from typing import Any
 
 import pytest
 from simulated import BOOTED, IMAGE, LAN, SMALL, Cloud, at_once
@@ -12,7 +13,7 @@ from wisp.conditions import find
 from wisp.errors import Problem, StepFailed
 from wisp.host import Disk, Domain, Image
 
-EVERYTHING = [("network", "lan", LAN), ("image", "guest", IMAGE), ("instance", "vm", {**BOOTED, "user_data": "#!/bin/sh"}),
+EVERYTHING: list[tuple[str, str, dict[str, Any]]] = [("network", "lan", LAN), ("image", "guest", IMAGE), ("instance", "vm", {**BOOTED, "user_data": "#!/bin/sh"}),
               ("key", "k", {"role": "viewer"})]
 
 
@@ -30,12 +31,12 @@ def delete_everything(cloud: Cloud) -> None:
 
 
 def test_after_everything_is_deleted_nothing_is_left_in_store_or_machine(cloud: Cloud) -> None:
-    before = cloud.keys()
+    before = cloud.recorded()
     make_everything(cloud)
-    assert len(cloud.keys()) > len(before) + 10
+    assert len(cloud.recorded()) > len(before) + 10
     delete_everything(cloud)
     cloud.settle()
-    assert cloud.keys() == before
+    assert cloud.recorded() == before
     assert not cloud.room.host().parts and not cloud.room.kernel.marks and not cloud.room.kernel.taps
     assert cloud.orphans() == []
 
@@ -164,7 +165,7 @@ def test_a_cached_image_goes_with_the_next_whole_turn_after_its_last_user(cloud:
 
 def test_a_hundred_instances_come_and_go(cloud: Cloud) -> None:
     cloud.put("network", "lan", LAN)
-    before, spec = cloud.keys(), {**SMALL, "networks": [{"network": "lan"}]}
+    before, spec = cloud.recorded(), {**SMALL, "networks": [{"network": "lan"}]}
     at_once([partial(cloud.put, "instance", f"vm-{n}", spec) for n in range(100)])
     for n in range(100):
         cloud.ready("instance", f"vm-{n}")
@@ -173,5 +174,5 @@ def test_a_hundred_instances_come_and_go(cloud: Cloud) -> None:
         cloud.gone("instance", f"vm-{n}")
     cloud.settle()
     of_the_network = (cloud.ref("network", "lan").key("event"), cloud.ref("network", "lan").key("status"))
-    assert {key for key in cloud.keys() - before if not key.startswith(of_the_network)} == set()
+    assert {key for key in cloud.recorded() - before if not key.startswith(of_the_network)} == set()
     assert cloud.room.parts(Domain) == []

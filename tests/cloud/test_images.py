@@ -131,7 +131,7 @@ def test_an_image_may_go_once_the_disks_are_made_and_the_instance_goes_on(cloud:
     cloud.put("image", "guest", IMAGE)
     cloud.put("instance", "vm", BOOTED)
     cloud.ready("instance", "vm")
-    cloud.until(lambda: not any(key.startswith(f"{PREFIX}ref/web/image/") for key in cloud), "the reference is given up")
+    cloud.until(lambda: not any(key.startswith(f"{PREFIX}ref/web/image/") for key in cloud.recorded()), "the reference is given up")
     cloud.delete("image", "guest")
     cloud.gone("image", "guest")
     cloud.settle()

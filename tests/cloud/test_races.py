@@ -38,8 +38,8 @@ def test_a_namespace_deleted_while_something_is_made_in_it_leaves_nothing_homele
         made, deleted = at_once([partial(cloud.put, "network", f"lan-{n}", LAN, namespace="brief"),
                                  partial(cloud.delete, "namespace", "brief")])
         ways.add((lost(made), lost(deleted)))
-        homes = {Ref.of_key(key)[1].name for key in cloud if "/intent/-/namespace/" in key}
-        homeless = {key for key in cloud if "/intent/" in key and Ref.of_key(key)[1].namespace not in homes | {"-"}}
+        homes = {Ref.of_key(key)[1].name for key in cloud.recorded() if "/intent/-/namespace/" in key}
+        homeless = {key for key in cloud.recorded() if "/intent/" in key and Ref.of_key(key)[1].namespace not in homes | {"-"}}
         assert homeless == set()
         if not lost(made):
             cloud.delete("network", f"lan-{n}", namespace="brief")

@@ -61,7 +61,11 @@ def test_since_tells_when_it_became_so_and_not_when_it_was_last_looked_at(furnis
 
 def test_an_agent_whose_machine_belongs_to_another_cluster_touches_nothing(furnished: Cloud) -> None:
     asked: list[str] = []
-    furnished.belongs = lambda uid: bool(asked.append(uid))
+
+    def belongs(uid: str) -> bool:
+        asked.append(uid)
+        return False
+    furnished.belongs = belongs
     before = {name: room.host() for name, room in furnished.rooms.items()}
     furnished.restart()
     furnished.delete("instance", "n1-on")

@@ -16,6 +16,7 @@ from wisp import catalogue
 from wisp.admission import SYSTEM, Caller
 from wisp.api import build
 from wisp.api.problems import refusal
+from wisp.feed import Feed
 from wisp.journal import Journal
 from wisp.kinds import KINDS
 from wisp.listener import Listener
@@ -38,7 +39,7 @@ class Cloud:
         self.mirror = Mirror(self.store)
         self.mirror.start()
         world = World(self.mirror, lambda kind, spec: KINDS[kind].weigh(spec))
-        self.resources = Resources(self.store, self.mirror, world, SCHEMAS, Journal(self.store, self.mirror, "api"))
+        self.resources = Resources(self.store, self.mirror, world, SCHEMAS, Journal(self.store, self.mirror, "api"), Feed(self.store, self.mirror, world))
         self.app = build(self.resources, SCHEMAS, held=2)
         self.tokens = {"forger": "wisp_0123456789abcdef_" + "f" * 64}
         self._begin()

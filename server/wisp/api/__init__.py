@@ -9,7 +9,7 @@ from __future__ import annotations
 import falcon
 
 from wisp.api.access import Access
-from wisp.api.documents import Collection, Document, Events, Seats
+from wisp.api.documents import Changes, Collection, Document, Events, Seats
 from wisp.api.front import Alive, Audit, Front, Ready
 from wisp.api.problems import Answers
 from wisp.catalogue import Catalogue
@@ -39,5 +39,6 @@ def build(resources: Resources, catalogue: Catalogue, held: int = 32) -> falcon.
     app.add_route("/", Front(links))
     app.add_route("/livez", Alive())
     app.add_route("/readyz", Ready(resources))
+    app.add_route("/v1/changes", Changes(resources, seats))
     app.add_route("/v1/audit", Audit(resources))
     return app

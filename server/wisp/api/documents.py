@@ -115,14 +115,17 @@ class Document(Kind):
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, **at: str) -> None:
         caller = self.caller(req)
-        request.parameters(req, ())
+        query = request.parameters(req, ("dry_run",))
+        rehearsed = request.choice("dry_run", query.get("dry_run", "false"), ("true", "false")) == "true"
         for pointer in misnamed(**at):
             raise refused("invalid", "A name is 1 to 63 lower-case letters, digits and hyphens; it begins with a "
                           "letter and does not end with a hyphen.", pointer, "pattern")
         outcome = self.resources.put(caller, self.ref(**at), request.body(req, loads),
-                                     if_match=request.if_match(req), create_only=request.create_only(req))
+                                     if_match=request.if_match(req), create_only=request.create_only(req),
+                                     rehearsed=rehearsed, minor=request.minor(req, self.resources.catalogue.released))
         resp.status = 201 if outcome.created else 200
-        resp.set_header("ETag", outcome.etag)
+        if not rehearsed:
+            resp.set_header("ETag", outcome.etag)
         if outcome.created:
             resp.set_header("Location", req.path)
         answer(resp, outcome.document)
@@ -133,6 +136,23 @@ class Document(Kind):
         request.parameters(req, ())
         self.resources.delete(caller, self.existing(**at), if_match=request.if_match(req))
         resp.status = 204
+
+
+class Changes:
+    """`/v1/changes`: a long poll over everything the caller may see."""
+
+    def __init__(self, resources: Resources, seats: Seats) -> None:
+        self._resources, self._seats = resources, seats
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        caller = self._resources.authenticate(req.auth)
+        req.context.actor = caller.name
+        request.without_body(req)
+        query = request.parameters(req, ("since", "wait"))
+        since = request.number("since", query["since"], int, 0, 10 ** 15) if "since" in query else None
+        timeout = request.number("wait", query.get("wait", "0"), float, 0, LONGEST_WAIT)
+        with self._seats.seat():
+            answer(resp, self._resources.changes(caller, since, timeout))
 
 
 class Events(Kind):

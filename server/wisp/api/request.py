@@ -18,7 +18,7 @@ from wisp.errors import Problem
 BODY_LIMIT = 1 << 20
 N = TypeVar("N", int, float)
 _ETAG = re.compile(r'"[\x21\x23-\x7e]+"')
-_WRITTEN = {int: "[0-9]{1,9}", float: r"[0-9]{1,9}(\.[0-9]{1,6})?"}
+_WRITTEN = {int: "[0-9]{1,15}", float: r"[0-9]{1,9}(\.[0-9]{1,6})?"}
 
 
 def parameters(req: falcon.Request, known: Collection[str], prefix: str | None = None) -> dict[str, str]:
@@ -80,3 +80,14 @@ def create_only(req: falcon.Request) -> bool:
     if given and req.get_header("If-Match"):
         raise Problem("unknown_parameter", "If-Match and If-None-Match exclude each other.")
     return given is not None
+
+
+def minor(req: falcon.Request, released: Collection[int]) -> int | None:
+    """The minor version of v1 that the client was written for; None for the newest."""
+    given = req.get_header("Wisp-Version")
+    if given is None:
+        return None
+    if given not in {f"1.{each}" for each in released}:
+        known = ", ".join(f"1.{each}" for each in sorted(released)) or "none yet"
+        raise Problem("unknown_parameter", f"Wisp-Version is a released version: {known}.")
+    return int(given.partition(".")[2])

@@ -24,6 +24,7 @@ POWER = {"on": "Running", "off": "Stopped", "paused": "Paused"}
 
 class Instance(Kind):
     keeps = frozenset({"user_data"})
+    restarts = frozenset({"cpus", "memory_mib"})
 
     def weigh(self, spec: Json) -> Mapping[str, int]:
         return weigh(spec)

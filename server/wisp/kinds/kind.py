@@ -58,7 +58,10 @@ class Kind:
 
     keeps        write-only fields whose text is kept in the store, for an agent to read
     privileged   only admins may write it
+    restarts     fields whose change restarts what runs
     """
+
+    restarts: frozenset[str] = frozenset()
 
     privileged = False
     keeps: frozenset[str] = frozenset()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from wisp.host import Gateway, Lease, Part, Segment
 from wisp.kinds.kind import Asked, Bound, Kind, upward
 from wisp.resource import Json, Resource, claim_key
-from wisp.world import World
+from wisp.world import World, target_of
 
 TRANSIT = ipaddress.IPv4Network("100.64.0.0/10")
 VNIS = 1 << 24
@@ -82,10 +82,9 @@ def members(network: Resource, world: World) -> Iterator[Resource]:
 
 
 def _leases(network: Resource, world: World) -> Iterator[Lease]:
-    names = {network.ref.name, network.ref.path}
     for member in members(network, world):
         for nic, given in zip(member.spec["networks"], member.binding["interfaces"], strict=True):
-            if nic["network"] in names:
+            if target_of("network", nic["network"], member.ref.namespace, frozenset()) == network.ref:
                 yield Lease(given["mac"], given["address"], member.ref.name)
 
 

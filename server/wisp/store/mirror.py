@@ -39,6 +39,8 @@ class Mirror:
         self._unkept = unkept
         self._entries: SortedDict[str, Entry] = SortedDict()
         self._revision = 0
+        self.arriving = 0
+        """The revision that the changes being told of lead to."""
         self._held = threading.RLock()
         self._reached = threading.Condition(self._held)
         self._listeners: list[Listener] = []
@@ -132,6 +134,7 @@ class Mirror:
 
     def _take(self, revision: int, changes: list[Change] | tuple[Change, ...]) -> None:
         with self._reached:
+            self.arriving = revision
             for change in changes:
                 self._apply(change.key, self._kept(change.new) if change.new else None)
             self._revision = revision
