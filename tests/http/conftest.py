@@ -20,7 +20,7 @@ from wisp.feed import Feed
 from wisp.journal import Journal
 from wisp.kinds import KINDS
 from wisp.listener import Listener
-from wisp.resource import CLUSTER, Ref, dumps, node_key, node_ref, now
+from wisp.resource import CLUSTER, CLUSTER_KEY, Ref, dumps, node_key, node_ref, now
 from wisp.resources import Resources
 from wisp.store import Put
 from wisp.store.memory import MemoryStore
@@ -42,6 +42,7 @@ class Cloud:
         self.resources = Resources(self.store, self.mirror, world, SCHEMAS, Journal(self.store, self.mirror, "api"), Feed(self.store, self.mirror, world))
         self.app = build(self.resources, SCHEMAS, held=2)
         self.tokens = {"forger": "wisp_0123456789abcdef_" + "f" * 64}
+        self.write(Put(CLUSTER_KEY, dumps({"uid": "here", "secret": "of this store"})))
         self._begin()
 
     def _begin(self) -> None:
