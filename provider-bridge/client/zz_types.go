@@ -2,6 +2,51 @@
 
 package client
 
+// Action: Something done once: a reboot, a ping, a look at the console. It runs at most once, however often it is asked for. Its result is its status. It is forgotten a day later, or together with what it was done to.
+type Action = Document[ActionSpec, ActionBinding, ActionStatus]
+
+// Actions is how documents of this kind are named to Get, Put, List, Delete and Wait.
+var Actions = Kind[ActionSpec, ActionBinding, ActionStatus]{Name: "action", Plural: "actions", Cluster: false}
+
+// ActionSpec is what is asked for.
+type ActionSpec struct {
+	// What is done. `reboot` restarts an instance that runs; `console_log` reads the end of what an instance wrote to its serial console; `ping` asks an address of a network from that network's gateway. One of `reboot`, `ping`, `console_log`. Cannot change once set.
+	Do string `json:"do"`
+	// The instance of one's own namespace that is rebooted or read. Required for `reboot` and `console_log`, refused for others. Cannot change once set.
+	Instance *string `json:"instance,omitempty"`
+	// The network whose gateway pings. Required for `ping`, refused for others. Cannot change once set.
+	Network *string `json:"network,omitempty"`
+	// The host address of the network that is pinged. Required for `ping`, refused for others. Cannot change once set.
+	Address *string `json:"address,omitempty"`
+	// How a `reboot` goes: `soft` presses the guest's power button and lets it shut down by itself; `hard` resets it at once. Others do not look at it. One of `soft`, `hard`. Default: `soft`. Cannot change once set.
+	Mode *string `json:"mode,omitempty"`
+}
+
+// ActionBinding is what it was given.
+type ActionBinding struct {
+	// The node that does it: the instance's, or the one that carries the network's gateway.
+	Node *string `json:"node,omitempty"`
+	// The uid of the instance or network it is done to; another of the same name is not meant.
+	Target *string `json:"target,omitempty"`
+}
+
+// ActionStatus is what is true now.
+type ActionStatus struct {
+	Status
+	// When the node began, RFC 3339 UTC; absent until then. What has not begun within 60 seconds never does: its condition `Failed` has the reason `Expired`.
+	StartedAt *string `json:"started_at,omitempty"`
+	// When it was over, RFC 3339 UTC, whatever came of it.
+	FinishedAt *string `json:"finished_at,omitempty"`
+	// How many echo requests a `ping` sent.
+	Sent *int64 `json:"sent,omitempty"`
+	// How many of them were answered. None is a result too, not a failure.
+	Received *int64 `json:"received,omitempty"`
+	// The round-trip time of each answer, microseconds.
+	RTTUs []int64 `json:"rtt_us,omitempty"`
+	// What `console_log` read: at most the last 16 KiB, what is not UTF-8 replaced.
+	Output *string `json:"output,omitempty"`
+}
+
 // Image: A disk image to make disks from. A node fetches it when a disk is first made from it there, verifies and checks it, and keeps it by its content: the origin is never asked twice for what is there.
 type Image = Document[ImageSpec, ImageBinding, ImageStatus]
 

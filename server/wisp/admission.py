@@ -27,6 +27,7 @@ from wisp.resource import (
     namespace_ref,
     node_key,
     node_ref,
+    nodes_of,
     refers_key,
     refers_prefix,
     seal,
@@ -39,13 +40,15 @@ SYSTEM = "system"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the namespace and role of the key. `record`: where the key stands, "" for wisp itself."""
+    """Who asks: the namespace and role of the key. `record`: where the key stands, "" for wisp itself; `proof`: the
+    hash of the secret that was shown."""
 
     namespace: str
     role: str
     name: str
     record: str = ""
     at: int = 0
+    proof: str = ""
 
     def guards(self) -> Iterator[At]:
         if self.record:
@@ -105,27 +108,34 @@ class Admission:
             return True
         return ref.kind in self._catalogue.shareable and caller.namespace in _trusted(ref.namespace, world)
 
-    def must_see(self, caller: Caller, ref: Ref, world: World) -> None:
-        entry = world.entry(caller.record) if caller.record else None
-        if caller.record and (entry is None or entry.revision != caller.at):
-            raise Problem("unauthenticated", "The key was revoked or changed just now.")
+    def known(self, caller: Caller, world: World) -> Caller:
+        """The caller as its key stands in this world: the role may be another by now, the secret must be the same."""
+        if not caller.record:
+            return caller
+        record = world.record(caller.record)
+        if record is None or record["hash"] != caller.proof:
+            raise Problem("unauthenticated", "The key was revoked or rotated just now.")
+        return replace(caller, role=record["role"], at=world.revision_of(caller.record))
+
+    def must_see(self, caller: Caller, ref: Ref, world: World) -> Caller:
+        caller = self.known(caller, world)
         if not self.may_see(caller, ref, world):
             raise Problem("not_found", f"There is no {ref}.")
+        return caller
 
-    def must_write(self, caller: Caller, ref: Ref, world: World) -> None:
+    def must_write(self, caller: Caller, ref: Ref, world: World) -> Caller:
         """Editors write what is their namespace's; only admins write keys and what is the cluster's."""
-        if any(world.revision_of(guard.key) != guard.revision for guard in caller.guards()):
-            raise Problem("unauthenticated", "The key was changed or revoked while it was used.")
-        self.must_see(caller, ref, world)
+        caller = self.must_see(caller, ref, world)
         own = caller.namespace in (SYSTEM, ref.namespace)
         privileged = ref.namespace == CLUSTER or self._kinds[ref.kind].privileged
         if not own or caller.role == "viewer" or (privileged and caller.role != "admin"):
             raise Problem("forbidden", f"This key ({caller.role} of {caller.namespace}) may not change the {ref}.")
+        return caller
 
     # --- recording
 
     def admit(self, world: World, caller: Caller, wish: Wish) -> Decision:
-        self.must_write(caller, wish.ref, world)
+        caller = self.must_write(caller, wish.ref, world)
         was = world.resource(wish.ref)
         _preconditions(wish, was)
         schema, uid = self._catalogue.kinds[wish.ref.kind], was.uid if was else wish.drawn
@@ -143,6 +153,8 @@ class Admission:
     def _record(self, world: World, caller: Caller, schema: Schema, asked: Asked, intent: Intent,
                 rehearsed: bool) -> Decision:
         ref, was, kind = asked.ref, asked.was, self._kinds[asked.ref.kind]
+        if kind.appears and caller.record and not was:
+            _refuse([Fault("/name", "appears", f"A {ref.kind} appears by itself; it cannot be made.")], "invalid")
         if was and not rehearsed:
             _refuse(list(schema.immutable(_unsealed(was.intent), _unsealed(intent))), "immutable")
         draft = _Draft([*caller.guards(), At(ref.key("intent"), was.at) if was else Absent(ref.key("intent"))])
@@ -151,6 +163,7 @@ class Admission:
         _refuse(list(kind.check(asked, world)), "invalid")
         self._within_quota(world, kind, asked, draft)
         bound = kind.bind(asked, world)
+        intent = replace(intent, sealed={n: seal for n, seal in intent.sealed.items() if n not in bound.unseals})
         after = replace(was, intent=intent, binding=bound.binding) if was else Resource(intent, 0, 0, bound.binding)
         _give(world, after, was, bound, draft)
         draft.ops.extend(Put(ref.key(name), asked.hidden[name].encode()) for name in kind.keeps & asked.hidden.keys())
@@ -169,7 +182,8 @@ class Admission:
 
     def _refer(self, world: World, schema: Schema, asked: Asked, draft: _Draft) -> None:
         """Each new reference must exist and be ours to use; each old one is given up."""
-        before = {self._target(asked.ref, each) for each in schema.references(asked.was.spec)} if asked.was else set()
+        old = list(schema.references(asked.was.spec)) if asked.was else []
+        before = {self._target(asked.ref, each): self._tie(asked.ref, each) for each in old}
         named = {self._target(asked.ref, each): each for each in schema.references(asked.spec)}
         faults = []
         for target, reference in named.items():
@@ -183,13 +197,17 @@ class Admission:
             if target.namespace not in (asked.ref.namespace, CLUSTER):
                 owner = world.resource(namespace_ref(target.namespace))
                 draft.guards.append(At(namespace_ref(target.namespace).key("intent"), owner.at if owner else 0))
-            draft.ops.append(Put(refers_key(target, asked.ref), b""))
+            draft.ops.append(Put(self._tie(asked.ref, reference), b""))
         _refuse(faults, "reference")
         draft.guards = list(dict.fromkeys(draft.guards))
-        draft.ops.extend(Delete(refers_key(target, asked.ref)) for target in sorted(before - named.keys()))
+        draft.ops.extend(Delete(before[target]) for target in sorted(before.keys() - named.keys()))
 
     def _target(self, ref: Ref, reference: Reference) -> Ref:
         return target_of(reference.kind, reference.name, ref.namespace, self._catalogue.cluster_kinds)
+
+    def _tie(self, ref: Ref, reference: Reference) -> str:
+        """The key that says of a reference that it is there."""
+        return refers_key(self._target(ref, reference), ref, "follow" if reference.when_gone == "follow" else "ref")
 
     def _within_quota(self, world: World, kind: Kind, asked: Asked, draft: _Draft) -> None:
         home = world.resource(namespace_ref(asked.ref.namespace))
@@ -210,7 +228,7 @@ class Admission:
 
     def retire(self, world: World, caller: Caller, ref: Ref, if_match: str | None, now: str) -> Decision | None:
         """None when there is nothing to do."""
-        self.must_write(caller, ref, world)
+        caller = self.must_write(caller, ref, world)
         was = world.resource(ref)
         if was is None:
             return None
@@ -219,16 +237,21 @@ class Admission:
         if was.retired:
             return None
         self._refuse_used(world, was)
-        held = tuple(Empty(prefix) for prefix in [refers_prefix(ref), *self._kinds[ref.kind].holds(was)])
-        guards: tuple[Guard, ...] = (*caller.guards(), At(ref.key("intent"), was.at), *held)
+        guards: tuple[Guard, ...] = (*caller.guards(), At(ref.key("intent"), was.at), Empty(refers_prefix(ref)),
+                                     *self._kinds[ref.kind].stays_while(was))
         gone = replace(was, intent=was.intent.revised(retired=now, updated_at=now))
-        if not was.statuses:
-            return Decision(gone, (*guards, Empty(ref.key("status") + "/")), tuple(self._forgotten(world, was)))
+        unheld = self._unheld(ref)
+        if not (was.statuses and unheld):
+            return Decision(gone, (*guards, *unheld), tuple(self._forgotten(world, was)))
         return Decision(gone, guards, (Put(ref.key("intent"), gone.intent.dump()),), says="retired")
 
     def _refuse_used(self, world: World, was: Resource) -> None:
-        users = world.referrers(was.ref) + [Ref.of_key(entry.key)[1] for prefix in self._kinds[was.ref.kind].holds(was)
-                                            for entry in world.copy.scan(prefix)]
+        users: list[Ref | str] = [*world.referrers(was.ref)]
+        for guard in self._kinds[was.ref.kind].stays_while(was):
+            if isinstance(guard, Empty):
+                users += [Ref.of_key(entry.key)[1] for entry in world.copy.scan(guard.prefix)]
+            elif world.taken(guard.key):
+                users.append("its agent, which is alive")
         if users:
             listed = ", ".join(map(str, users[:5])) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
             raise Problem("in_use", f"The {was.ref} is in use by {listed}. Delete that first.")
@@ -243,8 +266,22 @@ class Admission:
 
     def _forget(self, world: World, was: Resource) -> Decision:
         """No node holds it any more: everything of it goes at once."""
-        guards = (At(was.ref.key("intent"), was.at), Empty(was.ref.key("status") + "/"))
+        guards: tuple[Guard, ...] = (At(was.ref.key("intent"), was.at), *self._unheld(was.ref))
         return Decision(was, guards, tuple(self._forgotten(world, was)))
+
+    def _unheld(self, ref: Ref) -> tuple[Empty, ...]:
+        """That no node has anything of it; of an imperative none ever has more than the result."""
+        return () if self._catalogue.kinds[ref.kind].imperative else (Empty(ref.key("status") + "/"),)
+
+    def lapse(self, world: World, was: Resource) -> tuple[str, Decision] | None:
+        """What is to be done about it by itself, and when ("" now)."""
+        lapse = self._kinds[was.ref.kind].lapse(was, world)
+        if lapse is None or not lapse.status:
+            return (lapse.at, self._forget(world, was)) if lapse else None
+        key, message = was.ref.key("status") + "/", lapse.status["conditions"][0]["message"]
+        guards = (At(was.ref.key("intent"), was.at), Empty(key))
+        status = Put(key + was.binding["node"], dumps(lapse.status))
+        return lapse.at, Decision(was, guards, (status,), says=message)
 
     def _forgotten(self, world: World, was: Resource) -> Iterator[Op]:
         ref, kind = was.ref, self._kinds[was.ref.kind]
@@ -252,14 +289,14 @@ class Admission:
         yield from (Delete(key) for key in kind.keys(was, world))
         yield from (Delete(ref.key(name)) for name in sorted(kind.keeps))
         references = self._catalogue.kinds[ref.kind].references(was.spec)
-        yield from (Delete(key) for key in sorted({refers_key(self._target(ref, each), ref) for each in references}))
-        yield Clear(ref.key("event") + "/")
+        yield from (Delete(key) for key in sorted({self._tie(ref, each) for each in references}))
+        yield from (Clear(ref.key(document) + "/") for document in ("event", "status"))
 
     def _release(self, world: World, was: Resource) -> Decision | None:
         """Gives up references that are settled; None when there are none."""
         settled = set(self._kinds[was.ref.kind].settled(was))
         references = self._catalogue.kinds[was.ref.kind].references(was.spec)
-        keys = {refers_key(self._target(was.ref, each), was.ref) for each in references
+        keys = {self._tie(was.ref, each) for each in references
                 if each.kind in settled and each.when_gone == "detach"}
         ops = tuple(Delete(key) for key in sorted(keys) if world.taken(key))
         return Decision(was, (At(was.ref.key("intent"), was.at),), ops) if ops else None
@@ -270,7 +307,9 @@ class Admission:
         if binding is None:
             return None
         key = was.ref.key("binding")
-        guards = (At(was.ref.key("intent"), was.at), At(key, was.bound_at))
+        nodes = sorted(nodes_of(binding) - nodes_of(was.binding))
+        guards = (At(was.ref.key("intent"), was.at), At(key, was.bound_at),
+                  *(guard for node in nodes for guard in _there(world, node)))
         return Decision(replace(was, binding=binding), guards, (Put(key, dumps(binding)),), says="bound anew")
 
 
@@ -329,15 +368,23 @@ def _give(world: World, after: Resource, was: Resource | None, bound: Bound, dra
     for key in bound.claims:
         draft.guards.append(Absent(key))
         draft.ops.append(Put(key, dumps(owner)))
+    arrives = nodes_of(bound.binding) - nodes_of(was.binding if was else {})
+    for node in sorted(arrives.union(bound.grows)):
+        draft.guards += _there(world, node)
     for node in bound.grows:
-        if not (alive := world.node(node)) or not (known := world.resource(node_ref(node))):
-            detail = f"Its node {node} does not answer."
-            raise Problem("no_capacity", detail, stage="nodes", requested={}, best_available={})
-        draft.guards += [At(node_key(node), alive.at), At(known.ref.key("intent"), known.at)]
         _bump(world, fence_key("node", node), draft)
     draft.ops.extend(Put(key, value) for key, value in bound.puts.items())
     if bound.binding and (was is None or was.binding != bound.binding):
         draft.ops.append(Put(ref.key("binding"), dumps(bound.binding)))
+
+
+def _there(world: World, node: str) -> list[Guard]:
+    """That the node is alive, and its document as it is."""
+    alive, known = world.node(node), world.resource(node_ref(node))
+    if not (alive and known):
+        detail = f"The node {node} does not answer."
+        raise Problem("no_capacity", detail, stage="nodes", requested={}, best_available={})
+    return [At(node_key(node), alive.at), At(known.ref.key("intent"), known.at)]
 
 
 def _bump(world: World, key: str, draft: _Draft) -> None:

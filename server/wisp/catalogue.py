@@ -9,7 +9,6 @@ may be a secret.
 """
 from __future__ import annotations
 
-import copy
 import ipaddress
 import json
 import math
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from wisp.errors import Fault, Problem
 
 DEPTH = 64
 """How deep a body may nest."""
+MOST = 64
+"""How many faults of a body are told."""
 
 
 # --- strict JSON ---------------------------------------------------------------------------------
@@ -129,8 +131,15 @@ def _is_integer(_: Any, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _unique_items(_: Any, unique: bool, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+    """The library's own takes time by the square of the length for what cannot be sorted."""
+    different = {json.dumps(item, sort_keys=True) for item in instance} if isinstance(instance, list) else instance
+    if unique and len(different) < len(instance):
+        yield jsonschema.ValidationError("uniqueItems")
+
+
 Validator: Any = extend(  # type: ignore[no-untyped-call]
-    jsonschema.Draft202012Validator, {"pattern": _pattern},
+    jsonschema.Draft202012Validator, {"pattern": _pattern, "uniqueItems": _unique_items},
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer))
 
 SENTENCES: Mapping[str, Callable[[Any], str]] = {
@@ -202,6 +211,11 @@ class Schema:
     def cluster(self) -> bool:
         return bool(self.document["x-kind"]["scope"] == "cluster")
 
+    @property
+    def imperative(self) -> bool:
+        """Something that is done once: a node keeps nothing of it but its result."""
+        return bool(self.document["x-kind"].get("imperative"))
+
     @cached_property
     def hidden(self) -> frozenset[str]:
         """Fields of the spec that are accepted and never shown."""
@@ -218,7 +232,8 @@ class Schema:
         """Raises Problem `invalid` with a fault for each rule that `{"metadata", "spec"}` breaks."""
         if not isinstance(body, dict):
             raise Problem("invalid", "The body must be an object.", [Fault("", "type", "Must be an object.")])
-        faults = sorted({fault for error in self._validator.iter_errors(body) for fault in _faults(error)},
+        faults = sorted({fault for error in islice(self._validator.iter_errors(body), MOST)
+                         for fault in islice(_faults(error), MOST)},
                         key=lambda fault: fault.pointer)
         if faults:
             first = faults[0]
@@ -245,7 +260,7 @@ def _fill(schema: Mapping[str, Any], value: Any) -> Any:
         filled = {name: _fill(schema.get("properties", {}).get(name, {}), item) for name, item in value.items()}
         for name, field in schema.get("properties", {}).items():
             if name not in filled and "default" in field:
-                filled[name] = _fill(field, copy.deepcopy(field["default"]))
+                filled[name] = _fill(field, field["default"])
         return filled
     if isinstance(value, list):
         return [_fill(schema.get("items", {}), item) for item in value]
@@ -284,7 +299,8 @@ def _references(schema: Mapping[str, Any], value: Any, pointer: str) -> Iterator
 
 
 def _targets(schema: Mapping[str, Any]) -> Iterator[str]:
-    if "x-refers-to" in schema:
+    """Kinds that a field may name in another namespace."""
+    if "x-refers-to" in schema and _compiled(schema["pattern"]).search("other/name"):
         yield schema["x-refers-to"]["kind"]
     for field in [*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])]:
         yield from _targets(field)
@@ -340,7 +356,7 @@ class Catalogue:
 
     @cached_property
     def shareable(self) -> frozenset[str]:
-        """Kinds that a trusted namespace may see: those that something can refer to."""
+        """Kinds that a trusted namespace may see: those that something can refer to from there."""
         return frozenset(target for schema in self.kinds.values() for target in _targets(schema.document))
 
 

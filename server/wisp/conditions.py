@@ -51,6 +51,13 @@ def view(resource: Resource, places: Collection[str], live: Collection[str]) -> 
     return shown
 
 
+def over(before: Json, ready: bool, reason: str, message: str, at: str) -> dict[str, Any]:
+    """The status of an action that nothing more comes of: it was done, or it has failed."""
+    failed = [] if ready else [condition("Failed", "True", reason, message, at)]
+    final = condition("Ready", "True" if ready else "False", reason, message, at)
+    return {**before, "finished_at": at, "conditions": [*failed, final]}
+
+
 def document(resource: Resource, places: Collection[str], live: Collection[str],
              hidden: Collection[str]) -> dict[str, Any]:
     """The resource as it is shown."""
@@ -72,7 +79,7 @@ def has_failed(shown: Json) -> bool:
     return bool(find(status, "Failed")) and status["observed_generation"] == shown["generation"]
 
 
-OURS = ("node", "observed_generation", "conditions", "disks_made")
+OURS = ("node", "observed_generation", "conditions", "disks_made", "incarnation")
 """Members of a status that are the agents' own, or said in another way."""
 
 
@@ -82,10 +89,11 @@ def _part(resource: Resource, node: str, live: Collection[str]) -> Mapping[str, 
         message = f"The node {node} has not begun yet."
         pending = condition("Ready", "False", "Pending", message, resource.intent.updated_at)
         return {"ready": pending, "failed": {}, "observed": 0, "effective": {}}
-    ready = dict(find(said, "Ready"))
-    if node not in live:
+    ready, final = dict(find(said, "Ready")), "finished_at" in said
+    if node not in live and not final:      # what is over stays so, whatever becomes of the node or the metadata
         ready |= {"status": "Unknown", "reason": "NodeLost", "message": f"The node {node} does not answer."}
-    return {"ready": ready, "failed": find(said, "Failed"), "observed": said["observed_generation"],
+    observed = resource.intent.generation if final else said["observed_generation"]
+    return {"ready": ready, "failed": find(said, "Failed"), "observed": observed,
             "effective": {name: value for name, value in said.items() if name not in OURS}}
 
 

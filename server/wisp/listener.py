@@ -63,6 +63,12 @@ class Listener:
         self._ended.wait(self._grace + 5)
 
     def _drain(self) -> None:
+        """First who has knocked by now is let in and heard: the kernel would hang up on them."""
+        known = -1
+        while known < len(self._server.active_channels):
+            known = len(self._server.active_channels)
+            self._server.handle_accept()
+        wasyncore.poll2(0.0, self._sockets)
         self._server.del_channel()
         self._socket.close()
         deadline = time.monotonic() + self._grace

@@ -11,8 +11,6 @@ import argparse
 import fcntl
 import logging
 import os
-import secrets
-import shlex
 import shutil
 import signal
 import sys
@@ -21,8 +19,9 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from wisp import logs
+from wisp import environment, logs
 from wisp.admission import SYSTEM
 from wisp.api import build
 from wisp.api.problems import refusal
@@ -39,7 +38,7 @@ NAMESPACE = "default"
 SIZES = ("cpus", "memory_mib", "disk_gib")
 PROGRAMS = {"etcd": "etcd-server", "setpriv": "util-linux", "prlimit": "util-linux", "dnsmasq": "dnsmasq-base",
             "nft": "nftables", "libvirtd": "libvirt-daemon-system", "qemu-system-x86_64": "qemu-system-x86",
-            "qemu-img": "qemu-utils"}
+            "qemu-img": "qemu-utils", "ping": "iputils-ping"}
 
 
 class Unfit(Exception):
@@ -47,45 +46,57 @@ class Unfit(Exception):
 
 
 def dev(argv: Sequence[str]) -> int:
-    """Runs until SIGTERM or SIGINT. 0 when it ended as asked, 1 when it could not begin, 2 for wrong usage."""
+    """Runs until SIGTERM or SIGINT. 0: it ended as asked, 1: it could not begin or go on, 2: wrong usage."""
     asked = _arguments(argv)
     logs.to_stderr()
     signal.signal(signal.SIGTERM, _interrupted)
     state = Path(asked.state).expanduser().absolute()
+    lost = threading.Event()
     try:
         with ExitStack() as running:
-            _run(asked, state, running)
-            signal.pause()
+            _run(asked, state, running, lost)
+            lost.wait()
+            raise RuntimeError(f"etcd has ended though nobody stopped it; see {state}/etcd/etcd.log")
     except KeyboardInterrupt:
         return 0
     except (Unfit, Problem, StepFailed, OSError, RuntimeError) as error:
         print(f"wisp dev: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
-def _run(asked: argparse.Namespace, state: Path, running: ExitStack) -> None:
+def _run(asked: argparse.Namespace, state: Path, running: ExitStack, lost: threading.Event) -> None:
     if not asked.simulate:
         _fit()
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.mkdir(mode=0o711, parents=True, exist_ok=True)
     running.enter_context(_locked(state))
-    store = running.enter_context(_memory() if asked.simulate else _etcd(state))
+    store = running.enter_context(_memory() if asked.simulate else _etcd(state, lost))
     service = Service(store)
     running.callback(service.stop)
     service.start(str(uuid.uuid4()))
     for namespace in (SYSTEM, NAMESPACE):
         service.ensure_namespace(namespace)
     for name, parts in _simulated(asked) if asked.simulate else _real(state, service.world.cluster, asked, running):
+        if not parts.belongs(service.world.cluster):
+            raise Unfit(f"this machine serves another cluster than the one in {state}/etcd, says {state}/cluster. Bring "
+                        "that store back, or remove the file to serve this one; the other's machines stay as they are")
         service.join(name, parts)
-    host, _, port = asked.listen.rpartition(":")
-    app = build(service.resources, service.catalogue)
-    listener = Listener(app, host, int(port), refusal(service.catalogue.errors))
-    running.callback(listener.close)
+    if asked.metrics:
+        log.info("metrics: %s", _serve(service.metrics.app, asked.metrics, service, running, threads=2))
+    app = build(service.resources, service.catalogue, measure=service.metrics.request)
+    endpoint = _serve(app, asked.listen, service, running)
     running.callback(service.resources.close)
-    threading.Thread(target=listener.run, name="listener", daemon=True).start()
-    endpoint = "http://{}:{}".format(*listener.address)
     _write_env(service, state / "env", endpoint)
     print(f"ready {endpoint}", flush=True)
+
+
+def _serve(app: Any, address: str, service: Service, running: ExitStack, threads: int = 64) -> str:
+    """The URL at which the application answers from now on."""
+    host, _, port = address.rpartition(":")
+    listener = Listener(app, host.strip("[]"), int(port), refusal(service.catalogue.errors), threads=threads)
+    running.callback(listener.close)
+    threading.Thread(target=listener.run, name="listener", daemon=True).start()
+    host, number = listener.address
+    return f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
 
 
 # --- what it runs on
@@ -99,10 +110,10 @@ def _memory() -> Iterator[Store]:
 
 
 @contextmanager
-def _etcd(state: Path) -> Iterator[Store]:
+def _etcd(state: Path, lost: threading.Event) -> Iterator[Store]:
     from wisp.store.embedded import EmbeddedEtcd
     from wisp.store.etcd import EtcdStore
-    server = EmbeddedEtcd(state / "etcd")
+    server = EmbeddedEtcd(state / "etcd", lost.set)
     store = EtcdStore(server.start())
     try:
         yield store
@@ -130,18 +141,27 @@ def _real(state: Path, cluster: str, asked: argparse.Namespace, running: ExitSta
     running.callback(fabric.close)
     hypervisor = Libvirt(asked.libvirt, cluster, state, fabric.mtu(), asked.virt_type)
     running.callback(hypervisor.close)
+    depot = Depot(state)
+    running.callback(depot.close)
+    state.chmod(state.stat().st_mode & 0o7777 | 0o011)     # a way through for QEMU's user, who lists nothing
+    if barred := hypervisor.barred():
+        log.warning("QEMU's user may not pass %s, so no machine can start: use --state /var/lib/wisp, or chmod o+x it",
+                    barred)
     virt_type, reason = hypervisor.virt_type()
     facts = Facts(os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
                   shutil.disk_usage(state).total >> 30, fabric.mtu(), "127.0.0.1", virt_type, reason)
-    yield "local", NodeParts(Machine(hypervisor, fabric, Depot(state)), facts, _remembering(state / "cluster"))
+    yield "local", NodeParts(Machine(hypervisor, fabric, depot), facts, _remembering(state / "cluster"))
 
 
 def _remembering(path: Path) -> Callable[[str], bool]:
     """A node belongs to the first cluster it served, and waits rather than serve another."""
     def belongs(uid: str) -> bool:
-        if not path.exists() and uid:
-            path.write_text(uid)
-        return bool(uid) and path.read_text() == uid
+        known = path.read_text() if path.exists() else ""
+        if uid and not known:
+            fresh = path.with_name(f".{path.name}.tmp")
+            fresh.write_text(known := uid)
+            fresh.rename(path)
+        return bool(uid) and known == uid
     return belongs
 
 
@@ -169,18 +189,11 @@ def _locked(state: Path) -> Iterator[None]:
 def _write_env(service: Service, path: Path, endpoint: str) -> None:
     """For a shell to read. A key that still works is kept, so that shells which read it go on working."""
     token = _known_token(service, path) or service.admin_token()
-    values = {"WISP_ENDPOINT": endpoint, "WISP_TOKEN": token, "WISP_NAMESPACE": NAMESPACE}
-    fresh = path.with_name(f".env-{secrets.token_hex(4)}")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
-    fresh.rename(path)
+    environment.write(path, dict(zip(environment.NAMES, (endpoint, token, NAMESPACE), strict=True)))
 
 
 def _known_token(service: Service, path: Path) -> str:
-    if not path.exists():
-        return ""
-    words = shlex.split(path.read_text())
-    token = next((word.partition("=")[2] for word in words if word.startswith("WISP_TOKEN=")), "")
+    token = environment.read(path).get(environment.TOKEN, "")
     try:
         service.resources.authenticate(f"Bearer {token}")
         return token
@@ -193,6 +206,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     option = parser.add_argument
     option("--state", metavar="DIR", default=STATE, help=f"where everything is kept ({STATE})")
     option("--listen", metavar="HOST:PORT", default=LISTEN, type=_address, help=f"where the API is ({LISTEN})")
+    option("--metrics", metavar="HOST:PORT", type=_address, help="where Prometheus may ask (nowhere)")
     option("--simulate", action="store_true", help="only pretend: no root, nothing is kept")
     option("--nodes", metavar="N", type=int, default=1, help="how many nodes to simulate (1)")
     option("--node-size", metavar="cpus=,memory_mib=,disk_gib=", type=_size, default={},

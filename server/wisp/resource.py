@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 PREFIX = "/wisp/v1/"
@@ -67,13 +67,14 @@ def fence_key(*path: str) -> str:
     return f"{PREFIX}fence/" + "/".join(path)
 
 
-def refers_prefix(target: Ref) -> str:
-    return target.key("ref") + "/"
+def refers_prefix(target: Ref, tie: str = "ref") -> str:
+    return f"{target.key(tie)}/"
 
 
-def refers_key(target: Ref, referrer: Ref) -> str:
-    """Says that `referrer` refers to `target`; its life is that of the referring intent."""
-    return f"{refers_prefix(target)}{referrer.namespace}/{referrer.kind}/{referrer.name}"
+def refers_key(target: Ref, referrer: Ref, tie: str = "ref") -> str:
+    """Says that `referrer` refers to `target`; its life is that of the referring intent. A tie `follow` holds nothing
+    back: the referrer goes when the target does."""
+    return f"{refers_prefix(target, tie)}{referrer.namespace}/{referrer.kind}/{referrer.name}"
 
 
 def dumps(value: Any) -> bytes:
@@ -81,8 +82,16 @@ def dumps(value: Any) -> bytes:
 
 
 def now() -> str:
-    """RFC 3339 UTC, microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    """RFC 3339 UTC, microseconds: texts in the order of the times they tell."""
+    return _text(datetime.now(UTC))
+
+
+def later(at: str, seconds: int) -> str:
+    return _text(datetime.fromisoformat(at) + timedelta(seconds=seconds))
+
+
+def _text(at: datetime) -> str:
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def seal(uid: str, value: str) -> str:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hmac
 import json
+import logging
 import secrets
 import threading
 import time
@@ -34,6 +35,7 @@ from wisp.store import Compacted, Entry, Lost, Span, Store, beyond, under
 from wisp.store.mirror import Mirror
 from wisp.world import World
 
+audit = logging.getLogger("wisp.audit")
 PATIENCE = 10.0
 """Seconds for which lost races are run again."""
 GLANCE = 1.0
@@ -64,18 +66,36 @@ class Resources:
 
     def authenticate(self, authorization: str | None) -> Caller:
         """The caller of `Authorization: Bearer wisp_<key id>_<secret>`. Raises `unauthenticated`."""
-        scheme, _, token = (authorization or "").partition(" ")
+        try:
+            return self._caller(authorization)
+        except Problem:
+            if not (authorization or "").startswith("Bearer wisp_"):
+                raise
+            self._catch_up()        # another server may have made the key just now
+            return self._caller(authorization)
+
+    def _caller(self, authorization: str | None) -> Caller:
+        caller = self._bearer(authorization or "")
+        if caller is None and authorization:
+            self._catch_up()
+            caller = self._bearer(authorization)
+        if caller is None:
+            raise Problem("unauthenticated", "The request carries no valid API key.")
+        return caller
+
+    def _bearer(self, authorization: str) -> Caller | None:
+        scheme, _, token = authorization.partition(" ")
         mark, _, rest = token.strip().partition("_")
         key_id, _, secret = rest.partition("_")
         with self._mirror.held():
             entry = self._mirror.get(record_key(key_id)) if key_id.isalnum() else None
             record = json.loads(entry.value) if entry else {"hash": "", "expires_at": ""}
-        good = hmac.compare_digest(hashed(secret), record["hash"] or hashed(""))
+        good = hmac.compare_digest(hashed(secret), record["hash"])
         ours = scheme.lower() == "bearer" and mark == "wisp"
         if not (ours and entry and good and not _expired(record["expires_at"])):
-            raise Problem("unauthenticated", "The request carries no valid API key.")
+            return None
         name = f"{record['namespace']}/{record['name']}"
-        return Caller(record["namespace"], record["role"], name, entry.key, entry.revision)
+        return Caller(record["namespace"], record["role"], name, entry.key, entry.revision, record["hash"])
 
     # --- writing
 
@@ -98,7 +118,7 @@ class Resources:
                 decision = decide()
             return Outcome({**self._shown(decision.after), "changes": dict(decision.effects)},
                            decision.after.intent.etag, False)
-        settled = self._settle(decide, caller)
+        settled = self._write("put", ref, decide, caller)
         assert settled
         decision, shown = settled, self._shown(settled.after)
         token = {"token": decision.token} if decision.token else {}
@@ -109,7 +129,23 @@ class Resources:
         return was.spec if was else {}
 
     def delete(self, caller: Caller, ref: Ref, *, if_match: str | None = None) -> None:
-        self._settle(lambda: self.admission.retire(self._world, caller, ref, if_match, now()), caller)
+        self._write("delete", ref, lambda: self.admission.retire(self._world, caller, ref, if_match, now()), caller)
+
+    def _write(self, verb: str, ref: Ref, decide: Callable[[], Decision | None], caller: Caller) -> Decision | None:
+        """Settles it, and says in one line of the audit log what came of it: `done`, or the code of the refusal."""
+        line: dict[str, Any] = {"actor": caller.name, "verb": verb, "resource": str(ref), "outcome": "internal"}
+        try:
+            decision = self._settle(decide, caller)
+            if decision:
+                after = decision.after.intent.generation
+                line |= {"before": 0 if decision.created else after - bool(decision.ops), "after": after}
+            line["outcome"] = "done"
+            return decision
+        except Problem as problem:
+            line["outcome"] = problem.code
+            raise
+        finally:
+            audit.info("%s %s: %s", verb, ref, line["outcome"], extra={"fields": line})
 
     def _settle(self, decide: Callable[[], Decision | None], caller: Caller) -> Decision | None:
         """Decides and commits until it holds. Raises the refusal, or `conflict` when out of patience."""
@@ -143,9 +179,9 @@ class Resources:
         told = [decision.says] if decision.says else []
         self._journal.commit(decision.after.ref, decision.guards, decision.ops, told, caller.name)
 
-    def _catch_up(self) -> int:
-        """Waits until the mirror shows what the store holds now; its revision."""
-        revision = self._store.revision()
+    def _catch_up(self, seen: int = 0) -> int:
+        """Waits until the mirror shows what the store holds now, or at `seen`; that revision."""
+        revision = seen or self._store.revision()
         if not self._mirror.wait(revision, LAG):
             raise Problem("store_unavailable", "This server lags behind the store; ask again.", retry_after=1)
         return revision
@@ -154,7 +190,7 @@ class Resources:
 
     def get(self, caller: Caller, ref: Ref) -> dict[str, Any]:
         view = self._store.read(Span(ref.key("intent")), Span(ref.key("binding")), under(ref.key("status") + "/"))
-        self._mirror.wait(view.revision, LAG)
+        self._catch_up(view.revision)
         with self._mirror.held():
             self.admission.must_see(caller, ref, self._world)
         if not view.spans[0]:
@@ -166,7 +202,9 @@ class Resources:
         """A page, oldest name first; all pages of a walk are of one revision."""
         prefix = f"{PREFIX}intent/{namespace}/{kind}/"
         revision, name = self._read_token(after, prefix) if after else (0, "")
+        self._catch_up()
         with self._mirror.held():
+            self.admission.known(caller, self._world)
             if namespace != CLUSTER:
                 self.admission.must_see(caller, Ref(kind, namespace, "x"), self._world)
         items: list[dict[str, Any]] = []
@@ -219,8 +257,9 @@ class Resources:
         if not intents:
             return []
         first, last = Ref.of_key(intents[0].key)[1], Ref.of_key(intents[-1].key)[1]
+        told = [f"{Ref.of_key(entry.key)[1].key('status')}/" for entry in intents]      # `a-b/` comes before `a/`
         view = self._store.read(Span(first.key("binding"), last.key("binding") + "\0"),
-                                Span(first.key("status") + "/", beyond(last.key("status") + "/")), revision=revision)
+                                Span(min(told), beyond(max(told))), revision=revision)
         bindings = {Ref.of_key(entry.key)[1]: entry for entry in view.spans[0]}
         statuses: dict[Ref, list[Entry]] = {}
         for entry in view.spans[1]:
@@ -259,6 +298,7 @@ class Resources:
         while True:
             with self._mirror.held():
                 revision = self._mirror.revision
+                self.admission.known(caller, self._world)
                 refs = [ref for ref in self._feed.after(since) if self.admission.may_see(caller, ref, self._world)]
                 found = [(ref, self._world.resource(ref)) for ref in refs]
                 items = [self._shown(resource) for _, resource in found if resource]
@@ -271,15 +311,16 @@ class Resources:
         """What happened to it, the newest first."""
         self.get(caller, ref)
         view = self._store.read(under(ref.key("event") + "/"))
-        entries = sorted(view.spans[0], key=lambda entry: -entry.revision)
-        return {"items": [json.loads(entry.value) for entry in entries], "revision": view.revision}
+        told = sorted((json.loads(entry.value) for entry in view.spans[0]), key=lambda each: str(each["at"]))
+        return {"items": told[::-1], "revision": view.revision}
 
     def audit(self, caller: Caller) -> dict[str, Any]:
         """Claims whose owner does not exist."""
-        if (caller.namespace, caller.role) != (SYSTEM, "admin"):
-            raise Problem("forbidden", "Only an admin of the system namespace may audit.")
         self._catch_up()
         with self._mirror.held():
+            caller = self.admission.known(caller, self._world)
+            if (caller.namespace, caller.role) != (SYSTEM, "admin"):
+                raise Problem("forbidden", "Only an admin of the system namespace may audit.")
             return {"revision": self._mirror.revision, "orphans": stray_claims(self._world)}
 
     def health(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from wisp.errors import Problem
 from wisp.feed import Feed
 from wisp.journal import Journal
 from wisp.kinds import KINDS
+from wisp.metrics import Metrics
 from wisp.ports import Facts, Machine
 from wisp.resource import CLUSTER_KEY, Json, Ref, dumps, namespace_ref, now
 from wisp.resources import Resources
@@ -46,10 +47,12 @@ def weigh(kind: str, spec: Json) -> Mapping[str, int]:
 
 class Service:
     def __init__(self, store: Store, name: str = "wisp") -> None:
-        self.store = store
+        self.metrics = Metrics()
+        self.store = store = self.metrics.timed(store)
         self.catalogue: Catalogue = load_catalogue()
         self.mirror = Mirror(store)
         self.world = World(self.mirror, weigh)
+        self.metrics.ask(store, self.mirror, self.world)
         self.journal = Journal(store, self.mirror, name)
         self.resources = Resources(store, self.mirror, self.world, self.catalogue, self.journal,
                                    Feed(store, self.mirror, self.world))
@@ -76,11 +79,12 @@ class Service:
     def join(self, node: str, parts: NodeParts) -> None:
         """Begins to look after a machine."""
         presence = Presence(node, parts.facts, self.store, self.mirror, self.world)
-        presence.start()
+        if parts.belongs(self.world.cluster):
+            presence.start()
+            self._presences.append(presence)
         agent = Agent(node, parts.machine, self.store, self.mirror, self.world, self.catalogue, self.journal,
-                      parts.belongs)
+                      parts.belongs, self.metrics.turn, self.metrics.step, presence.incarnation)
         agent.start()
-        self._presences.append(presence)
         self.agents[node] = agent
 
     def ensure_namespace(self, name: str) -> None:

@@ -115,6 +115,10 @@ def _built(want: Host, have: Host, held_back: bool) -> Iterator[Step]:
             yield Step("fetch", image)
     if not held_back:
         yield from _machine(want, have)
+    for domain in _of(Domain, want) if held_back else ():
+        is_now = _seen(domain, have)
+        if is_now and domain.power == "off" != is_now.power:
+            yield Step("shut down" if is_now.power == "on" else "stop", domain)
 
 
 def _machine(want: Host, have: Host) -> Iterator[Step]:

@@ -87,8 +87,8 @@ class World:
             if found := self.resource(Ref.of_key(entry.key)[1]):
                 yield found
 
-    def referrers(self, target: Ref) -> list[Ref]:
-        prefix = refers_prefix(target)
+    def referrers(self, target: Ref, tie: str = "ref") -> list[Ref]:
+        prefix = refers_prefix(target, tie)
         found = (entry.key.removeprefix(prefix).split("/") for entry in self.copy.scan(prefix))
         return [Ref(kind, namespace, name) for namespace, kind, name in found]
 
@@ -148,8 +148,7 @@ class World:
 
     def _moved(self, old: Entry | None, new: Entry | None) -> None:
         key = (new or old).key  # type: ignore[union-attr]
-        if not new:
-            self._parsed.pop(key, None)
+        self._parsed.pop(key, None)     # whatever its revision: a restored store may say something else at the same
         if key.startswith((f"{PREFIX}intent/", f"{PREFIX}binding/")):
             self._count(Ref.of_key(key)[1])
 

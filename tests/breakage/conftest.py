@@ -11,5 +11,5 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, pause in (("agent.agent", "SLOWEST_RETRY"), ("agent.agent", "PAUSE"), ("conductor", "PAUSE")):
+    for module, pause in (("agent.memory", "SLOWEST_RETRY"), ("agent.agent", "PAUSE"), ("conductor", "PAUSE")):
         monkeypatch.setattr(f"wisp.{module}.{pause}", 0.02)

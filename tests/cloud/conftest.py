@@ -13,8 +13,8 @@ import simulated
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for pause in ("SLOWEST_RETRY", "PAUSE"):
-        monkeypatch.setattr(f"wisp.agent.agent.{pause}", 0.02)
+    for pause in ("memory.SLOWEST_RETRY", "agent.PAUSE"):
+        monkeypatch.setattr(f"wisp.agent.{pause}", 0.02)
 
 
 @pytest.fixture

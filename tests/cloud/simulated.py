@@ -35,7 +35,7 @@ PATIENCE = 20.0
 SIZE = {"cpus": 64, "memory_mib": 262144, "disk_gib": 4005}
 VERBS = {"define", "start", "stop", "shutdown", "suspend", "resume", "undefine",
          "build_segment", "remove_segment", "build_gateway", "remove_gateway", "plug",
-         "fetch", "drop_image", "create_disk", "drop_disk", "write_seed", "drop_seed"}
+         "fetch", "drop_image", "create_disk", "drop_disk", "write_seed", "drop_seed", "reboot", "ping", "console"}
 SHA = "5" * 64
 SMALL: dict[str, Any] = {"cpus": 1, "memory_mib": 64, "disks": [{"size_gib": 1}]}
 LAN = {"cidr": "10.1.0.0/24"}
@@ -260,11 +260,12 @@ class Cloud:
             self.until(lambda: agent.idle, f"{name} to end its steps")  # noqa: B023
 
     def settle(self) -> None:
-        """Turns until nothing moves any more, neither the store nor a machine."""
+        """Turns until nothing moves any more, neither the store nor a machine, and nothing is to be tried again."""
         before: Any = None
-        for _ in range(50):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
             now = self.store.revision(), [len(room.done) for room in self.rooms.values()]
-            if now == before:
+            if now == before and not any(agent.bell._later for agent in self.service.agents.values()):
                 return
             before = now
             self.turn()

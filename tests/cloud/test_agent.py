@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from simulated import IMAGE, LAN, PATIENCE, SHA, SMALL, Cloud, Make, Wire
 from test_images import DISKED
 
 from wisp.errors import Problem, StepFailed
 from wisp.host import Domain, Image, Segment
+from wisp.store import Guard
 
 
 class Slow:
@@ -37,13 +39,15 @@ class Slow:
         return answer
 
 
-def test_who_looks_for_an_image_just_as_it_arrives_does_not_wait_for_ever(cloud: Cloud) -> None:
+@pytest.mark.parametrize("name", ["guest", "twin"])
+def test_who_looks_for_an_image_just_as_it_arrives_does_not_wait_for_ever(cloud: Cloud, name: str) -> None:
     slow = Slow(cloud, "fetch", lambda tokens: tokens is not None and f"sha256:{SHA}" in tokens and len(tokens) > 2)
     cloud.room.between = slow
     cloud.put("image", "guest", IMAGE)
+    cloud.put("image", "twin", IMAGE)
     cloud.put("instance", "first", DISKED)
     assert slow.begun.wait(PATIENCE)
-    cloud.put("instance", "second", DISKED)
+    cloud.put("instance", "second", {**SMALL, "disks": [{"image": name, "size_gib": 1}]})
     cloud.ready("instance", "second")
     cloud.ready("instance", "first")
 
@@ -70,6 +74,23 @@ def test_what_was_made_while_its_absence_was_noted_is_taken_down_all_the_same(cl
     cloud.delete("instance", "vm")
     cloud.gone("instance", "vm")
     assert not cloud.room.host().parts, "forgotten, and left behind on the machine"
+
+
+def test_nothing_is_built_for_a_wish_that_has_just_changed(clouds: Make) -> None:
+    wire = Wire()
+    cloud = clouds(store=wire)
+    held = f"{cloud.ref('instance', 'vm').key('status')}/n1"
+
+    def mind(guards: Sequence[Guard], ops: Sequence[Any], go_on: Callable[[], int]) -> int:
+        if any(op.key == held for op in ops):
+            wire.mind = None
+            cloud.put("instance", "vm", {**SMALL, "power": "off"})
+        return go_on()
+    wire.mind = mind
+    cloud.put("instance", "vm", SMALL)
+    cloud.until(lambda: wire.mind is None)
+    cloud.settle()
+    assert cloud.room.done == ["create_disk", "write_seed", "define"]
 
 
 def test_a_machine_that_cannot_be_looked_at_is_looked_at_again(cloud: Cloud) -> None:

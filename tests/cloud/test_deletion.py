@@ -12,6 +12,8 @@ from test_images import failing, holding
 from wisp.conditions import find
 from wisp.errors import Problem, StepFailed
 from wisp.host import Disk, Domain, Image
+from wisp.resource import node_ref
+from wisp.service import ITSELF
 
 EVERYTHING: list[tuple[str, str, dict[str, Any]]] = [("network", "lan", LAN), ("image", "guest", IMAGE), ("instance", "vm", {**BOOTED, "user_data": "#!/bin/sh"}),
               ("key", "k", {"role": "viewer"})]
@@ -176,3 +178,9 @@ def test_a_hundred_instances_come_and_go(cloud: Cloud) -> None:
     of_the_network = (cloud.ref("network", "lan").key("event"), cloud.ref("network", "lan").key("status"))
     assert {key for key in cloud.recorded() - before if not key.startswith(of_the_network)} == set()
     assert cloud.room.parts(Domain) == []
+
+
+def test_a_node_whose_agent_is_alive_cannot_be_deleted(cloud: Cloud) -> None:
+    with pytest.raises(Problem) as refused:
+        cloud.service.resources.delete(ITSELF, node_ref("n1"))
+    assert refused.value.code == "in_use" and "alive" in refused.value.detail

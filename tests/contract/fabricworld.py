@@ -75,6 +75,10 @@ class FakeWorld:
     def bridge_of(self, name: str) -> str:
         return self.kernel.taps.get(name, "")
 
+    def guest(self, bridge: str, address: str) -> None:
+        """Whose MAC has the lease of this address."""
+        self.kernel.taps["t-" + MAC.replace(":", "")] = bridge
+
     def snapshot(self) -> object:
         return (sorted(self.kernel.marks.items()), sorted(self.kernel.spoilt), sorted(self.kernel.peers.items()),
                 sorted(map(str, self.kernel.gateways.values())))
@@ -133,6 +137,9 @@ class KernelWorld:
 
     def bridge_of(self, name: str) -> str:
         return str(json.loads(sh("ip", "-j", "link", "show", name))[0].get("master", ""))
+
+    def guest(self, bridge: str, address: str) -> None:
+        self.plug(bridge, address)
 
     def fabric_outside(self) -> Fabric:
         """Of a second node, whose network namespace is `outside`."""

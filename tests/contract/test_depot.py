@@ -9,11 +9,15 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
+import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -124,6 +128,7 @@ def test_no_file_is_named_by_what_is_not_a_digest_or_uid(depot: Port, name: str)
                   lambda: depot.create_disk(Disk(name, 0, 1)),
                   lambda: depot.drop_disk(Disk(name, 0, 1)),
                   lambda: depot.write_seed(Seed(name, DIGEST), None),
+                  lambda: depot.console(name, 1),
                   lambda: depot.write_seed(Seed(UID, name if name != "0" * 63 else "short"), None)):
         assert refusal(doing).reason == "Malformed"
     assert seen(depot, [name, f"sha256:{name}"]) == set()
@@ -189,6 +194,18 @@ def test_a_newer_config_drive_leaves_the_older_until_that_is_dropped(depot: Port
     depot.drop_seed(Seed(UID, DIGEST))
     depot.drop_seed(Seed(UID, DIGEST))
     assert seen(depot) == {Seed(UID, NEWER)}
+
+
+def test_of_a_console_the_end_is_read_and_what_is_no_text_replaced(depot: Port, state: Path) -> None:
+    assert depot.console(UID, 100) == ""
+    for said, limit, read in ((b"GUEST: READY\r\n", 100, "GUEST: READY\r\n"), (b"GUEST: READY\r\n", 7, "READY\r\n"), (b"a\xffb", 2, "\ufffdb")):
+        if isinstance(depot, FakeDepot):
+            depot.consoles[UID] = said
+        else:
+            layout.make_directory(layout.instance(state, UID))
+            layout.console(state, UID).write_bytes(said)
+        assert depot.console(UID, limit) == read
+    assert depot.console(OTHER, 100) == ""
 
 
 def test_looking_for_one_shows_only_that_one(depot: Port, image: Image) -> None:
@@ -364,6 +381,64 @@ def test_a_damaged_disk_is_lost_and_left_as_it_is(files: Depot, state: Path) -> 
 
 
 @real_only
+def test_a_strangers_file_beside_a_disk_is_no_disk(files: Depot, state: Path) -> None:
+    files.create_disk(Disk(UID, 0, 1))
+    path = layout.disk(state, UID, 0)
+    for name in ("disk-0.bak.qcow2", "disk-00.qcow2", "disk-.qcow2", "seed-old.iso"):
+        shutil.copy(path, path.with_name(name))
+    assert seen(files) == {Disk(UID, 0, 1)}
+
+
+@real_only
+def test_a_disk_that_cannot_be_read_is_there_and_hides_no_other(files: Depot, state: Path) -> None:
+    files.create_disk(Disk(UID, 0, 1))
+    files.create_disk(Disk(OTHER, 0, 1))
+    files.write_seed(Seed(OTHER, DIGEST, FILES), None)
+    for unreadable in (layout.disk(state, UID, 1), layout.seed(state, UID, DIGEST)):
+        unreadable.mkdir()
+    assert seen(files) == {Disk(UID, 0, 1), Disk(UID, 1, 0), Disk(OTHER, 0, 1), Seed(OTHER, DIGEST)}
+    assert refusal(lambda: files.write_seed(Seed(UID, DIGEST, FILES), None)).reason == "FilesystemFailed"
+
+
+@real_only
+def test_closing_interrupts_a_download_that_has_stalled(files: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = Image("0" * 64, "raw", f"http://127.0.0.1:{silent.getsockname()[1]}/disk")
+        with ThreadPoolExecutor(1) as pool:
+            fetching = pool.submit(files.fetch, image)
+            with silent.accept()[0]:
+                files.close()
+                failure = fetching.exception(20)
+    assert isinstance(failure, StepFailed) and (failure.reason, failure.patience) == ("Interrupted", None)
+
+
+@real_only
+def test_closing_interrupts_a_conversion_and_nothing_goes_on_converting(
+        files: Depot, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"\xeb\x63" + bytes(MIB)
+    image = Image(hashlib.sha256(content).hexdigest(), "raw", "http://nowhere.invalid/disk")
+    layout.part(state, image.sha256).write_bytes(content)
+    with tempfile.TemporaryDirectory() as room:
+        converting, stuck = Path(room, "converting"), Path(room, "qemu-img")
+        converting.touch()
+        stuck.write_text(f"#!/bin/sh\n[ $1 = convert ] || exec {shutil.which('qemu-img')} \"$@\"\n"
+                         f"echo $$ > {converting}\nexec sleep 600\n")
+        for path, bits in ((converting, 0o666), (stuck, 0o755), (Path(room), 0o755)):     # it runs as nobody
+            path.chmod(bits)
+        monkeypatch.setitem(qemu_img.SURROUNDINGS, "PATH", f"{room}:{os.environ['PATH']}")
+        with ThreadPoolExecutor(1) as pool:
+            fetching = pool.submit(files.fetch, image)
+            while not converting.read_text().endswith("\n"):
+                assert not fetching.done(), fetching.exception()
+                time.sleep(0.01)
+            files.close()
+            failure = fetching.exception(20)
+        assert isinstance(failure, StepFailed) and failure.reason == "Interrupted"
+        assert not Path(f"/proc/{converting.read_text().strip()}").exists()
+
+
+@real_only
 def test_what_a_crash_left_half_written_is_not_seen_and_not_in_the_way(
         files: Depot, image: Image, state: Path) -> None:
     files.fetch(image)
@@ -417,13 +492,15 @@ def test_the_last_file_takes_the_directory_and_the_console_log_with_it(files: De
     assert list(layout.instances(state).iterdir()) == []
 
 
-def test_a_strangers_file_in_the_directory_is_left_alone(files: Depot, state: Path) -> None:
+def test_what_a_stranger_put_there_is_left_alone(files: Depot, state: Path) -> None:
     files.write_seed(Seed(UID, DIGEST, FILES), None)
     kept = layout.instance(state, UID) / "notes.txt"
     kept.write_text("by an operator")
+    strange = layout.instances(state) / "lost+found"
+    strange.mkdir()
     files.drop_seed(Seed(UID, DIGEST))
     Depot(state)
-    assert kept.exists()
+    assert kept.exists() and strange.exists()
 
 
 def drive(path: Path) -> tuple[pycdlib.PyCdlib, list[dict[str, str]]]:

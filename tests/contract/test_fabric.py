@@ -1,6 +1,7 @@
 """One contract, asked of the fake fabric and of the kernel's (in namespaces of the test's own; needs root)."""
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import socket
@@ -283,6 +284,25 @@ def test_a_tap_that_is_gone_is_no_error_and_a_bridge_that_is_not_ours_is(world: 
         assert refused.value.reason == "SegmentMissing"
 
 
+def test_a_ping_from_the_gateway_is_answered_by_who_is_there(world: Any) -> None:
+    fabric = world.fabric()
+    build(fabric, *WHOLE)
+    assert fabric.ping(GATEWAY, "10.1.0.5", 2) == []
+    world.guest(SEGMENT.bridge, "10.1.0.5/24")
+    for address, count in (("10.1.0.5", 3), ("10.1.0.1", 2)):
+        answers = fabric.ping(GATEWAY, address, count)
+        assert len(answers) == count and all(0 < each < 1_000_000 for each in answers)
+    assert fabric.ping(GATEWAY, "10.1.0.6", 2) == []
+
+
+def test_nobody_pings_from_a_gateway_that_is_not_here_or_not_ours(world: Any) -> None:
+    build(world.fabric("c2"), OTHER, OTHER_GATEWAY)
+    for gateway in (GATEWAY, OTHER_GATEWAY):
+        with pytest.raises(StepFailed) as refused:
+            world.fabric().ping(gateway, "10.1.0.1", 1)
+        assert refused.value.reason == "GatewayMissing"
+
+
 def test_segments_leave_room_for_their_envelope(world: Any) -> None:
     assert world.fabric().mtu() == 1450
 
@@ -450,3 +470,37 @@ def test_work_cut_off_before_its_mark_is_taken_on(kernel: KernelWorld) -> None:
     fabric = kernel.fabric()
     build(fabric, *WHOLE)
     assert list(fabric.observe(None)) == WHOLE
+
+
+@pytest.mark.machine
+@needs_root
+def test_who_listens_to_the_kernel_stumbles_and_goes_on(kernel: KernelWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "PAUSE", 0.01)
+    told: queue.Queue[str | None] = queue.Queue()
+    stumbles = [OSError(errno.EMFILE, "Too many open files")]
+
+    def heard(alias: str | None) -> None:
+        if stumbles:
+            raise stumbles.pop()
+        told.put(alias)
+
+    watcher = links.Watcher(heard)
+    sh("ip", "link", "set", "lo", "mtu", "1400")
+    assert told.get(timeout=20) is None
+    sh("ip", "link", "set", "ul0", "alias", "after all")
+    while told.get(timeout=20) != "after all":
+        pass
+    watcher.close()
+
+
+@pytest.mark.machine
+@needs_root
+def test_frames_of_guests_pass_no_iptables_of_the_node_and_that_is_said_once(
+        kernel: KernelWorld, caplog: pytest.LogCaptureFixture) -> None:
+    switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if not switch.exists():
+        pytest.skip("NOT TESTED: the kernel passes no bridged frames to iptables")
+    switch.write_text("1")
+    build(kernel.fabric(), SEGMENT, OTHER)
+    assert switch.read_text() == "0\n"
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["bridge-nf-call-iptables"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +20,7 @@ CONTENT = random.Random(7).randbytes(3 << 20)
 OTHER = random.Random(8).randbytes(3 << 20)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
+TRICKLE = 200
 
 
 @dataclass
@@ -35,11 +38,14 @@ class Origin:
     location: str = ""
     asked: list[str] = field(default_factory=list)
     promised: list[int] = field(default_factory=list)
+    authorized: list[str | None] = field(default_factory=list)
+    drip: bool = False
     url: str = ""
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         asked = request.headers.get("Range", "")
         self.asked.append(asked)
+        self.authorized.append(request.headers["Authorization"])
         if self.statuses:
             request.send_response(self.statuses.pop(0))
             if self.location:
@@ -69,7 +75,17 @@ class Origin:
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
         request.end_headers()
-        request.wfile.write(body[:self.cuts.pop(0)] if self.cuts else body)
+        if self.drip:
+            self.trickle(request, body)
+        else:
+            request.wfile.write(body[:self.cuts.pop(0)] if self.cuts else body)
+
+    def trickle(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        """A byte now and then, until nobody listens any more."""
+        with suppress(ConnectionError):
+            for at in range(TRICKLE):
+                request.wfile.write(body[at:at + 1])
+                time.sleep(0.02)
 
 
 @pytest.fixture
@@ -101,7 +117,7 @@ def part(tmp_path: Path) -> Path:
 def download(url: str, part: Path, *, again: int = 2) -> str:
     """Download with `again` further attempts; what came of it."""
     try:
-        fetch.download(url, part, SHA256, pauses=(0,) * again)
+        fetch.download(url, part, SHA256, threading.Event(), pauses=(0,) * again)
     except StepFailed as failure:
         return f"{failure.reason} {failure.patience}"
     assert part.read_bytes() == CONTENT
@@ -236,7 +252,7 @@ def test_only_http_and_https_are_origins(part: Path, url: str) -> None:
 
 def test_more_than_the_limit_is_not_stored(origin: Origin, part: Path) -> None:
     with pytest.raises(StepFailed) as failure:
-        fetch.download(origin.url, part, SHA256, limit=len(CONTENT) - 1, pauses=())
+        fetch.download(origin.url, part, SHA256, threading.Event(), limit=len(CONTENT) - 1, pauses=())
     assert failure.value.reason == "ImageTooLarge"
     assert list(part.parent.iterdir()) == []
 
@@ -251,11 +267,11 @@ def test_no_password_and_no_query_gets_into_a_message(origin: Origin, part: Path
     for statuses in ([404], [500], [302]):
         origin.statuses, origin.location = statuses, "file:///secret"
         with pytest.raises(StepFailed) as failure:
-            fetch.download(f"http://user:secret@{address}?signature=secret", part, SHA256, pauses=())
+            fetch.download(f"http://user:secret@{address}?signature=secret", part, SHA256, threading.Event(), pauses=())
         messages.append(failure.value.message)
     origin.content = OTHER
     with pytest.raises(StepFailed) as failure:
-        fetch.download(f"http://user:secret@{address}?signature=secret", part, SHA256, pauses=())
+        fetch.download(f"http://user:secret@{address}?signature=secret", part, SHA256, threading.Event(), pauses=())
     messages.append(failure.value.message)
     assert all("secret" not in message and origin.url in message for message in messages), messages
 
@@ -269,3 +285,36 @@ def test_a_full_filesystem_is_not_mistaken_for_a_cut(
     monkeypatch.setattr(fetch.Partial, "append", append)
     assert download(origin.url, part) == "NoSpace None"
     assert len(origin.asked) == 1
+
+
+def test_an_origin_that_only_trickles_is_cut_off(origin: Origin, part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "SLOW_SECONDS", 0.1)
+    origin.drip = True
+    assert download(origin.url, part, again=0) == "DownloadFailed None"
+    assert 0 < part.stat().st_size < TRICKLE
+
+
+def test_a_download_told_to_stop_ends_and_can_be_resumed(origin: Origin, part: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StepFailed) as failure:
+        fetch.download(origin.url, part, SHA256, stop, pauses=())
+    assert (failure.value.reason, failure.value.patience) == ("Interrupted", None)
+    assert download(origin.url, part) == "whole"
+
+
+@pytest.mark.parametrize("redirected", [False, True], ids=["asked", "redirected"])
+def test_no_password_of_the_services_own_goes_to_an_origin(
+        origin: Origin, part: Path, monkeypatch: pytest.MonkeyPatch, redirected: bool) -> None:
+    netrc = part.parents[1] / "netrc"
+    netrc.write_text("machine 127.0.0.1 login root password secret")
+    monkeypatch.setenv("NETRC", str(netrc))
+    if redirected:
+        origin.statuses, origin.location = [302], origin.url
+    assert download(origin.url.replace("127.0.0.1", "localhost" if redirected else "127.0.0.1"), part) == "whole"
+    assert origin.authorized == [None] * (1 + redirected)
+
+
+def test_a_password_that_stands_in_the_url_is_sent(origin: Origin, part: Path) -> None:
+    assert download(origin.url.replace("//", "//user:secret@"), part) == "whole"
+    assert origin.authorized == ["Basic dXNlcjpzZWNyZXQ="]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -178,6 +178,44 @@ def world() -> Iterator[World]:
             world.end()
 
 
+@pytest.mark.machine
+def test_where_qemu_has_a_user_of_its_own_a_machine_starts_and_the_image_below_stays_ours(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid():
+        pytest.skip("only root can make a world of namespaces")
+    monkeypatch.setenv("QEMU_USER", "default")
+    with tempfile.TemporaryDirectory(prefix="wisp-", dir="/var/tmp", ignore_cleanup_errors=True) as directory:
+        world = World(Path(directory))
+        try:
+            world.start_daemons()
+            with closing(QemuRig(world)) as rig:
+                assert rig.hypervisor.barred() == Path(directory)
+                Path(directory).chmod(0o711)
+                assert rig.hypervisor.barred() is None
+                starts_and_leaves_the_image_alone(rig, world)
+        finally:
+            world.end()
+
+
+def starts_and_leaves_the_image_alone(rig: QemuRig, world: World) -> None:
+    it = domain(disks=("virtio",))
+    rig.add_bridge(it.nics[0].bridge)
+    rig.add_files(it)
+    image, disk = layout.image(world.state, "0" * 64), layout.disk(world.state, it.uid, 0)
+    layout.make_directory(image.parent)
+    disk.rename(image)
+    image.chmod(0o444)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", disk], check=True)
+    disk.chmod(0o600)
+    rig.hypervisor.define(it)
+    rig.hypervisor.start(it)
+    assert state(rig, it) == ("on", "")
+    assert disk.stat().st_uid != 0
+    assert image.stat().st_uid == 0
+    rig.hypervisor.stop(it)
+    assert image.stat().st_uid == 0
+
+
 @contextmanager
 def made(kind: str, request: pytest.FixtureRequest) -> Iterator[Any]:
     makers: dict[str, Callable[[], Any]] = {
@@ -321,6 +359,22 @@ def test_what_is_off_is_neither_suspended_nor_resumed(rig: Any) -> None:
     it = defined(rig)
     assert refusal(lambda: rig.hypervisor.suspend(it)).reason == "SuspendFailed"
     assert refusal(lambda: rig.hypervisor.resume(it)).reason == "ResumeFailed"
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_reboot_leaves_it_running_and_what_is_off_off(rig: Any, hard: bool) -> None:
+    it, still = started(rig), defined(rig)
+    rig.hypervisor.reboot(it.uid, hard)
+    assert state(rig, it)[0] == "on"
+    assert refusal(lambda: rig.hypervisor.reboot(still.uid, hard)).reason == "RebootFailed"
+    assert state(rig, still)[0] == "off"
+
+
+def test_neither_what_is_not_there_nor_anothers_is_rebooted(rig: Any) -> None:
+    foreign = domain(nics=())
+    rig.intrude(foreign)
+    for uid in (str(uuid4()), foreign.uid):
+        assert refusal(lambda: rig.hypervisor.reboot(uid, False)).reason == "NotDefined"  # noqa: B023
 
 
 def test_the_guest_is_asked_before_it_is_cut_off(rig: Any) -> None:

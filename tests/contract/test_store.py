@@ -626,6 +626,20 @@ def test_etcd_goes_with_its_parent_and_the_next_one_takes_over(server: EmbeddedE
     assert server.pid != orphan
 
 
+@needs_etcd
+def test_an_etcd_that_ends_though_nobody_stopped_it_is_noticed(directory: Path) -> None:
+    lost = threading.Semaphore(0)
+    server = EmbeddedEtcd(directory, lost.release)
+    for _ in range(2):
+        server.start()
+        os.kill(server.pid, signal.SIGKILL)
+        assert lost.acquire(timeout=20)
+        server.stop()
+    server.start()
+    server.stop()
+    assert not lost.acquire(timeout=0.2)
+
+
 def test_a_missing_etcd_is_named_with_its_package(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(directory))
     with pytest.raises(RuntimeError, match="apt-get install etcd-server"):

@@ -20,7 +20,7 @@ from wisp.feed import Feed
 from wisp.journal import Journal
 from wisp.kinds import KINDS
 from wisp.listener import Listener
-from wisp.resource import CLUSTER, CLUSTER_KEY, Ref, dumps, node_key, node_ref, now
+from wisp.resource import CLUSTER, CLUSTER_KEY, Intent, Ref, dumps, node_key, node_ref, now
 from wisp.resources import Resources
 from wisp.store import Put
 from wisp.store.memory import MemoryStore
@@ -50,7 +50,7 @@ class Cloud:
             self.put(Ref("namespace", CLUSTER, name), {})
         for who, (namespace, role) in KEYS.items():
             self.tokens[who] = self.put(Ref("key", namespace, who), {"role": role})["token"]
-        self.put(node_ref("n1"), {})
+        self.write(Put(node_ref("n1").key("intent"), Intent(node_ref("n1"), "00000000-0000-4000-8000-000000000001", 1, now(), now(), {"cordoned": False}).dump()))
         facts = {"cpus": 8, "memory_mib": 65536, "disk_gib": 1000, "underlay": "192.0.2.1"}
         self.write(Put(node_key("n1"), dumps({"underlay": "192.0.2.1", "incarnation": "1"})))
         self.hold(node_ref("n1"), **facts)

@@ -1,7 +1,9 @@
 """The command `wisp` against the real API on loopback."""
 from __future__ import annotations
 
+import io
 import json
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from wisp.cli import files, main
+from wisp import environment
+from wisp.cli import EPILOG, files, main
 from wisp.resource import Ref, claim_key, dumps
 from wisp.store import Put
 
@@ -17,8 +20,9 @@ LAN = Ref("network", "web", "lan")
 
 
 @pytest.fixture
-def wisp(served: Any, monkeypatch: Any, capsys: Any) -> Any:
+def wisp(served: Any, monkeypatch: Any, capsys: Any, tmp_path_factory: Any) -> Any:
     """`wisp("get", "networks")` -> (exit code, stdout, stderr), as admin of `web`."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("WISP_ENDPOINT", served.url)
     monkeypatch.setenv("WISP_TOKEN", served.cloud.tokens["admin"])
     monkeypatch.setenv("WISP_NAMESPACE", "web")
@@ -169,6 +173,137 @@ def test_a_stray_claim_is_found(wisp: Any, served: Any, monkeypatch: Any) -> Non
     monkeypatch.setenv("WISP_TOKEN", served.cloud.tokens["root"])
     code, out, _ = wisp("audit")
     assert code == 1 and "vni/7" in out
+
+
+def test_a_dry_run_tells_what_would_come_and_changes_nothing(wisp: Any, tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(DOCUMENTS)
+    before = wisp.cloud.revision()
+    assert wisp("apply", "-f", str(tmp_path), "--dry-run") == (
+        0, "instance/front: create, after network/lan\nnetwork/lan: create\n", "")
+    assert wisp.cloud.revision() == before
+
+
+def test_a_dry_run_tells_which_fields_have_which_effect(applied: Any, tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(DOCUMENTS.replace("cpus: 1", "cpus: 2").replace("role: front", "role: back")
+                                       .replace("10.1.0.0/24", "10.2.0.0/24"))
+    before = applied.cloud.revision()
+    assert applied("apply", "-f", str(tmp_path), "--dry-run") == (0, (
+        "instance/front: restart\n  /metadata: in_place\n  /spec/cpus: restart\n"
+        "network/lan: replace\n  /spec/cidr: replace\n"), "")
+    (tmp_path / "all.yaml").write_text(DOCUMENTS)
+    assert applied("apply", "-f", str(tmp_path), "--dry-run")[1] == "instance/front: unchanged\nnetwork/lan: unchanged\n"
+    assert applied.cloud.revision() == before
+
+
+def test_a_dry_run_is_not_fooled_by_what_nobody_makes(wisp: Any, tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(DOCUMENTS.replace("{network: lan,", "{network: wan,"))
+    code, out, err = wisp("apply", "-f", str(tmp_path), "--dry-run")
+    assert (code, out) == (1, "network/lan: create\n")
+    assert err.startswith("instance front: ") and "wan" in err
+
+
+def test_a_dry_run_says_what_follows_from_a_namespace_not_made_yet(wisp: Any, served: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("WISP_TOKEN", served.cloud.tokens["root"])
+    (tmp_path / "all.yaml").write_text("kind: namespace\nname: new\nspec: {}\n---\n"
+                                       "kind: network\nnamespace: new\nname: lan\nspec: {cidr: 10.1.0.0/24}\n")
+    assert wisp("apply", "-f", str(tmp_path), "--dry-run")[:2] == (
+        0, "namespace/new: create\nnetwork/lan: create, after namespace/new\n")
+
+
+def test_a_dry_run_can_be_read_by_a_program(applied: Any, tmp_path: Path) -> None:
+    (tmp_path / "n.yaml").write_text("kind: network\nname: lan\nmetadata: {a: b}\nspec: {cidr: 10.1.0.0/24}\n")
+    told = json.loads(applied("apply", "-f", str(tmp_path / "n.yaml"), "--dry-run", "-o", "json")[1])
+    assert {field for field, effect in told["changes"].items() if effect != "none"} == {"/metadata"}
+
+
+def test_nodes_are_shown_with_what_they_have(wisp: Any, served: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("WISP_TOKEN", served.cloud.tokens["root"])
+    titles, n1 = (line.split() for line in wisp("nodes")[1].splitlines())
+    assert titles[:6] == ["NAME", "READY", "REASON", "CORDONED", "CPUS", "MEMORY_MIB"]
+    assert n1[:6] == ["n1", "True", "Realized", "no", "8", "65536"]
+    assert wisp("nodes", "-o", "name")[1] == "node/n1\n"
+
+
+@pytest.fixture
+def login(wisp: Any, served: Any, monkeypatch: Any) -> Any:
+    """`login("admin")` -> exit code, from a shell in which nothing is set."""
+    for name in ("WISP_ENDPOINT", "WISP_TOKEN", "WISP_NAMESPACE"):
+        monkeypatch.delenv(name)
+
+    def call(who: str, *words: str) -> int:
+        monkeypatch.setattr("sys.stdin", io.StringIO(served.cloud.tokens[who] + "\n"))
+        code: int = wisp("login", "--endpoint", served.url, *words)[0]
+        return code
+    return call
+
+
+def test_who_has_logged_in_need_set_nothing(wisp: Any, login: Any) -> None:
+    assert wisp("get", "networks")[0] == 2
+    assert login("admin") == 0
+    assert wisp("get", "networks")[0] == 0
+    config = Path("~/.config/wisp/config").expanduser()
+    assert config.stat().st_mode & 0o777 == 0o600 and config.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_key_that_does_not_work_is_not_kept(login: Any) -> None:
+    assert login("forger") == 1
+    assert not Path("~/.config/wisp/config").expanduser().exists()
+
+
+def test_who_logs_in_anew_is_in_the_new_namespace(wisp: Any, login: Any) -> None:
+    assert (login("admin"), login("stranger")) == (0, 0)
+    assert environment.read(Path("~/.config/wisp/config").expanduser())["WISP_NAMESPACE"] == "shop"
+    assert login("root", "-n", "web") == 0
+    assert environment.read(Path("~/.config/wisp/config").expanduser())["WISP_NAMESPACE"] == "web"
+
+
+def test_the_environment_has_the_last_word(wisp: Any, login: Any, served: Any, monkeypatch: Any) -> None:
+    login("viewer")
+    monkeypatch.setenv("WISP_TOKEN", served.cloud.tokens["forger"])
+    assert "unauthenticated" in wisp("get", "networks")[2]
+    monkeypatch.setenv("WISP_TOKEN", "")
+    assert wisp("get", "networks")[0] == 0
+
+
+def completed(wisp: Any, tmp_path: Path, *words: str) -> list[str]:
+    """What bash offers for the last of the words."""
+    (tmp_path / "wisp.bash").write_text(wisp("completion", "bash")[1])
+    line = " ".join(f"'{word}'" for word in ("wisp", *words))
+    script = f"""wisp() {{ [ "$*" = "list networks -o name" ] && printf 'network/lan\nnetwork/wan\n'; }}
+        . ./wisp.bash; COMP_WORDS=({line}); COMP_CWORD={len(words)}
+        _wisp wisp '{words[-1]}' '{("wisp", *words)[-2]}'; printf '%s\n' "${{COMPREPLY[@]}}" """
+    return subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_bash_completes_commands_kinds_names_and_forms(wisp: Any, tmp_path: Path) -> None:
+    assert sorted(completed(wisp, tmp_path, "de")) == ["delete", "describe", "dev"]
+    assert completed(wisp, tmp_path, "get", "ne") == ["networks"]
+    assert completed(wisp, tmp_path, "delete", "networks", "l") == ["lan"]
+    assert completed(wisp, tmp_path, "apply", "ne") == []
+    assert completed(wisp, tmp_path, "get", "networks", "-o", "y") == ["yaml"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_told_every_command_and_kind(wisp: Any, shell: str) -> None:
+    text = wisp("completion", shell)[1]
+    assert "%(" not in text
+    for word in ("apply", "login", "nodes", *wisp.cloud.resources.catalogue.by_plural):
+        assert f" {word}" in text or f'"{word}' in text, word
+
+
+@pytest.mark.parametrize("words", [("get", "networks"), ("list", "networks"), ("get", "network", "lan"), ("nodes",), ("audit",),
+                                   ("describe", "network", "lan"), ("events", "network", "lan"), ("version",),
+                                   ("wait", "network", "lan", "--timeout", "0"), ("delete", "instance", "front")])
+def test_every_answer_can_be_read_by_a_program(applied: Any, served: Any, monkeypatch: Any, words: tuple[str, ...]) -> None:
+    monkeypatch.setenv("WISP_TOKEN", served.cloud.tokens["root"])
+    assert isinstance(json.loads(applied(*words, "-o", "json")[1]), dict)
+    assert isinstance(yaml.safe_load(applied(*words, "-o", "yaml")[1]), dict)
+    assert "{" not in applied(*words, "-o", "name")[1]
+
+
+@pytest.mark.parametrize("code", range(7))
+def test_every_exit_code_is_explained(code: int) -> None:
+    assert f"  {code}  " in EPILOG
 
 
 def read(tmp_path: Path, text: str, name: str = "x.yaml") -> list[dict[str, Any]]:

@@ -30,7 +30,9 @@ def paper() -> Paper:
 def bearer(paper: Paper, role: str = "admin", namespace: str = "web") -> Caller:
     key = paper.put(Ref("key", namespace, "k"), {"role": role})
     record = f"/wisp/v1/key/{key.binding['key_id']}"
-    return Caller(namespace, role, f"{namespace}/k", record, paper.world.revision_of(record))
+    stands = paper.world.record(record)
+    assert stands
+    return Caller(namespace, role, f"{namespace}/k", record, paper.world.revision_of(record), stands["hash"])
 
 
 def passes(paper: Paper, decision: Decision) -> bool:

@@ -11,7 +11,7 @@ import (
 
 // words are spelled as Go spells them; all others get a capital letter.
 var words = map[string]string{"cidr": "CIDR", "cpus": "CPUs", "dhcp": "DHCP", "dns": "DNS", "gib": "GiB", "id": "ID", "ip": "IP",
-	"mac": "MAC", "mib": "MiB", "mtu": "MTU", "nat": "NAT", "sha256": "SHA256", "ssh": "SSH", "uid": "UID", "url": "URL",
+	"mac": "MAC", "mib": "MiB", "mtu": "MTU", "nat": "NAT", "rtt": "RTT", "sha256": "SHA256", "ssh": "SSH", "uid": "UID", "url": "URL",
 	"vni": "VNI"}
 
 func exported(name string) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
@@ -160,6 +161,12 @@ func (r *kindResource) await(ctx context.Context, doc *client.RawDocument, diags
 		diags.AddError("The "+name+" failed", fmt.Sprintf("%s (%s)", failed.Condition.Message, failed.Condition.Reason))
 		return last
 	}
+	// What a wait that was cut short saw last may be old.
+	carried, done := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer done()
+	if now, look := client.Get(carried, r.cloud.client, r.raw(), doc.Ref()); look == nil && now.UID == doc.UID {
+		last = now
+	}
 	why := err.Error()
 	if ctx.Err() != nil {
 		why = "the time was up, or the wait was interrupted"
@@ -171,5 +178,5 @@ func (r *kindResource) await(ctx context.Context, doc *client.RawDocument, diags
 
 func lastCondition(doc *client.RawDocument) string {
 	ready := doc.Condition(client.TypeReady)
-	return fmt.Sprintf("Ready is %s, %s: %s", ready.Status, ready.Reason, ready.Message)
+	return strings.TrimRight(fmt.Sprintf("Ready is %s, %s: %s", ready.Status, ready.Reason, ready.Message), ".: ")
 }

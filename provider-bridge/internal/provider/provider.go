@@ -119,7 +119,7 @@ func orEnvironment(given types.String, variable string) types.String {
 
 func (p *wisp) Resources(context.Context) (all []func() resource.Resource) {
 	for _, kind := range schemas.Embedded().Kinds {
-		if kind.Name != joinsByItself {
+		if manageable(kind) {
 			all = append(all, func() resource.Resource { return &kindResource{subject{kind: kind}} })
 		}
 	}
@@ -128,7 +128,14 @@ func (p *wisp) Resources(context.Context) (all []func() resource.Resource) {
 
 func (p *wisp) DataSources(context.Context) (all []func() datasource.DataSource) {
 	for _, kind := range schemas.Embedded().Kinds {
-		all = append(all, func() datasource.DataSource { return &kindData{subject{kind: kind}} })
+		if !kind.Imperative {
+			all = append(all, func() datasource.DataSource { return &kindData{subject{kind: kind}} })
+		}
 	}
 	return all
+}
+
+// manageable says whether Terraform can make such a thing and keep it: what is done once and forgotten is no resource.
+func manageable(kind *schemas.Kind) bool {
+	return kind.Name != joinsByItself && !kind.Imperative
 }

@@ -73,8 +73,9 @@ type word struct {
 	RefersTo      json.RawMessage `json:"x-refers-to"`
 	Unit          string          `json:"x-unit"`
 	Kind          *struct {
-		Plural string `json:"plural"`
-		Scope  string `json:"scope"`
+		Plural     string `json:"plural"`
+		Scope      string `json:"scope"`
+		Imperative bool   `json:"imperative"`
 	} `json:"x-kind"`
 	Status *struct {
 		Binding json.RawMessage `json:"binding"`
@@ -162,7 +163,7 @@ func Load(fsys fs.FS) (*Catalogue, error) {
 
 func (in reader) kind(file string, w word) (*Kind, error) {
 	kind := &Kind{Name: strings.TrimSuffix(file, ".json"), Plural: w.Kind.Plural, Description: w.Description,
-		Cluster: w.Kind.Scope == "cluster"}
+		Cluster: w.Kind.Scope == "cluster", Imperative: w.Kind.Imperative}
 	if w.Status == nil {
 		return nil, fmt.Errorf("no x-status")
 	}

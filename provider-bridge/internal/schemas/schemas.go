@@ -19,7 +19,9 @@ var files embed.FS
 type Kind struct {
 	Name, Plural, Description string
 	// Cluster kinds live beside the namespaces, not in one.
-	Cluster               bool
+	Cluster bool
+	// Imperative kinds are done once; they are not things that stay.
+	Imperative            bool
 	Spec, Binding, Status *Field
 }
 

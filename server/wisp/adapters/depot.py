@@ -5,12 +5,15 @@ files themselves: a disk's size and image from its qcow2 header, a config drive'
 volume. So observing one instance is a directory listing and a few reads; no program is started.
 
 An observed disk tells its real size, rounded up to GiB: a disk is never smaller than its image, so
-that may be more than was asked for. An image whose file is here is never asked for again, and it
+that may be more than was asked for. One that cannot be read is there all the same, of 0 GiB: it must
+not be taken for missing, nor hide the others. An image whose file is here is never asked for again, and it
 stays as long as a disk lies on it. Disks and config drives are 0600; libvirt gives them to the
 hypervisor's user while a domain runs. Images are 0444 for everyone and need no giving.
 """
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -20,6 +23,7 @@ from wisp.adapters import fetch, imagecheck, layout, qemu_img, seed
 from wisp.errors import StepFailed
 from wisp.host import Disk, Image, Seed
 
+log = logging.getLogger(__name__)
 GIB = 1 << 30
 STALE = 7 * 24 * 3600
 """Seconds after which a download that nobody went on with is litter."""
@@ -31,6 +35,7 @@ class Depot:
 
     def __init__(self, state: Path) -> None:
         self._state = state.absolute()
+        self._stop = threading.Event()
         self._beneath = threading.Lock()  # an image is not dropped while a disk is being laid on it
         with layout.filesystem():
             layout.make_directory(layout.images(self._state))
@@ -47,7 +52,7 @@ class Depot:
             if path.exists():
                 return
             part = layout.part(self._state, image.sha256)
-            fetch.download(image.url, part, image.sha256)
+            fetch.download(image.url, part, image.sha256, self._stop)
             try:
                 imagecheck.check(part, image.format)
                 qemu_img.inspect(part, image.format)
@@ -105,6 +110,19 @@ class Depot:
             path.unlink(missing_ok=True)
             _tidy(path.parent)
 
+    def console(self, uid: str, limit: int) -> str:
+        with layout.filesystem():
+            path = layout.console(self._state, uid)
+            if not path.exists():
+                return ""
+            with path.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - limit))
+                return log.read(limit).decode(errors="replace")
+
+    def close(self) -> None:
+        """What is slow and under way ends as interrupted."""
+        self._stop.set()
+
     def _tokens(self) -> Iterator[str]:
         for path in layout.images(self._state).glob("*.qcow2"):
             yield f"sha256:{path.stem}"
@@ -123,7 +141,7 @@ class Depot:
         """Publish a checked download, as qcow2."""
         if format == "raw":
             written = layout.temporary(path)
-            qemu_img.convert_raw(part, written)
+            qemu_img.convert_raw(part, written, self._stop)
             layout.publish(written, path, 0o444)
         else:
             layout.publish(part, path, 0o444)
@@ -138,18 +156,23 @@ class Depot:
             if path.stat().st_mtime < time.time() - STALE:
                 fetch.discard(path)
         for directory in layout.instances(self._state).iterdir():
-            _tidy(directory)
+            if layout.UID.fullmatch(directory.name):
+                _tidy(directory)
 
 
 def _parts(directory: Path) -> Iterator[Disk | Seed]:
     uid = directory.name
-    for path in directory.glob("disk-*.qcow2"):
-        if header := _header(path):
-            index = int(path.stem.removeprefix("disk-"))
-            yield Disk(uid, index, -(-header.virtual_size // GIB), _image_below(header))
-    for path in directory.glob("seed-*.iso"):
-        if digest := _seed_digest(path):
-            yield Seed(uid, digest)
+    for path in directory.glob("*"):
+        try:
+            if named := layout.DISK.fullmatch(path.name):
+                if header := _header(path):
+                    yield Disk(uid, int(named[1]), -(-header.virtual_size // GIB), _image_below(header))
+            elif layout.SEED.fullmatch(path.name) and (digest := _seed_digest(path)):
+                yield Seed(uid, digest)
+        except OSError as error:
+            log.warning("%s cannot be read: %s", path, error.strerror)
+            if named:
+                yield Disk(uid, int(named[1]), 0)
 
 
 def _still_a_disk(path: Path) -> None:

@@ -10,18 +10,19 @@ What a newcomer would trip over:
 - Debian's cloud kernel has no AHCI, so the config drive is a read-only virtio disk, after the others.
 - `firmware='efi'` alone picks a Secure Boot firmware with keys enrolled; the feature is refused by name.
 - `host-passthrough` is refused under emulation; there the CPU is all that TCG can do, which boots no slower.
+- Where QEMU has a user of its own, libvirt makes that user the owner of all that a disk lies on. An image below many
+  disks is readable for all and must stay ours: it is named, and libvirt told to keep its hands off.
 - A NIC's option ROM is for network boot, which nobody asks for, and takes its time at each start.
 """
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from wisp.adapters import layout
+from wisp.adapters import imagecheck, layout
 from wisp.host import Domain, Nic
 
 NAMESPACE = "urn:wisp:domain:1"
@@ -29,7 +30,6 @@ MARK = f"{{{NAMESPACE}}}domain"
 SPARE_PORTS = 8
 TRANSLATIONS_MIB = 32
 """QEMU's cache of translated code when it emulates; its own choice is a GiB."""
-DISK = re.compile(r"disk-(\d+)\.qcow2")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 ElementTree.register_namespace("wisp", NAMESPACE)
@@ -135,7 +135,8 @@ def _disks(devices: Element, domain: Domain, site: Site) -> None:
     for index, bus in enumerate(domain.disks):
         disk = _add(devices, "disk", type="file", device="disk")
         _add(disk, "driver", name="qemu", type="qcow2", cache="writeback", discard="unmap")
-        _add(disk, "source", file=str(layout.disk(site.state, domain.uid, index)))
+        _add(disk, "source", file=str(path := layout.disk(site.state, domain.uid, index)))
+        _below(disk, imagecheck.backing(path))
         _add(disk, "target", dev=_target(names, bus), bus=bus)
         _add(disk, "serial", f"disk-{index}")
         if index == 0:
@@ -146,6 +147,14 @@ def _disks(devices: Element, domain: Domain, site: Site) -> None:
     _add(drive, "target", dev=_target(names, "virtio"), bus="virtio")
     _add(drive, "serial", "config-2")
     _add(drive, "readonly")
+
+
+def _below(disk: Element, image: str) -> None:
+    if image:
+        store = _add(disk, "backingStore", type="file")
+        _add(store, "format", type="qcow2")
+        _add(_add(store, "source", file=image), "seclabel", model="dac", relabel="no")
+        _add(store, "backingStore")
 
 
 def _target(names: dict[str, Iterator[str]], bus: str) -> str:
@@ -189,7 +198,7 @@ def _files(root: Element) -> Iterator[tuple[str, str]]:
 
 
 def _buses(root: Element) -> list[str]:
-    ours = {int(found[1]): bus for name, bus in _files(root) if (found := DISK.fullmatch(name))}
+    ours = {int(found[1]): bus for name, bus in _files(root) if (found := layout.DISK.fullmatch(name))}
     return [ours[index] for index in sorted(ours)]
 
 

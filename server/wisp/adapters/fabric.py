@@ -8,9 +8,14 @@ MAC lives is then learned from what arrives. No spanning tree, since a mesh whos
 Finding a network's devices by their marks means parsing every link of the node (25 ms per 100), so the VNIs that
 a uid was seen or built with are remembered, and only devices of those names are asked for. Looking at everything
 finds anew.
+
+Docker and Kubernetes have bridged frames pass iptables (`bridge-nf-call-iptables`), where Docker drops what it does
+not know; no rule of ours could undo that, and no single bridge can be excepted. Where it is on it is switched off,
+for all bridges of the node, and a warning says so: a node of ours is not a Kubernetes node as well.
 """
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +30,7 @@ from wisp.errors import StepFailed
 from wisp.host import Gateway, Segment
 from wisp.ports import Ring
 
+log = logging.getLogger(__name__)
 PORT = 4789
 OVERHEAD = 50
 OURS = re.compile(r"(?:br|vx|gi|go)-([0-9a-f]{6})")
@@ -76,7 +82,8 @@ class KernelFabric:
             vxlan = self._marks.claim(net, vxlan_name, segment.uid, "vxlan", vxlan_id=segment.vni, vxlan_port=PORT,
                                       vxlan_local=self._underlay, vxlan_learning=1, **below)
             bridge = self._marks.claim(net, segment.bridge, segment.uid, "bridge", br_stp_state=0, br_forward_delay=0)
-            links.put_setting("net/bridge/bridge-nf-call-iptables", "0")
+            if links.put_setting("net/bridge/bridge-nf-call-iptables", "0"):
+                log.warning("bridge-nf-call-iptables was on and is off now: no bridged frame passes the iptables here")
             links.put_setting(f"net/ipv6/conf/{bridge.name}/disable_ipv6", "1")  # else the node is on the network
             net.settle(bridge, mtu=_mtu(lower))
             net.settle(vxlan, mtu=_mtu(lower), master=bridge.index)
@@ -103,6 +110,10 @@ class KernelFabric:
                 raise StepFailed("SegmentMissing", f"{bridge} is not there yet")
             if link := net.link(tap):
                 net.settle(link, master=there.index)
+
+    def ping(self, gateway: Gateway, address: str, count: int) -> list[int]:
+        with _failing("PingFailed"):
+            return self._gateways.ping(gateway, address, count)
 
     def mtu(self) -> int:
         with _failing("UnderlayMissing"), links.opened() as net:

@@ -5,17 +5,25 @@ in a `.part`, and the origin's validator (a strong ETag, else Last-Modified) bes
 or a crash, the rest is asked for with `Range` and `If-Range`: an origin whose content has changed,
 or that knows no ranges, sends all of it, and we begin anew. Without a validator nothing is resumed.
 The digest is taken as bytes arrive, so a whole file is never read a second time.
+
+Nothing can wake a thread out of a name lookup or a read, so a download has one of its own, which is
+left behind when we are told to stop: it writes no more, and does not keep the process from ending.
 """
 from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from types import TracebackType
 
 import requests
+import urllib3.exceptions
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_auth_from_url
 
 from wisp.adapters import layout, origin
 from wisp.errors import StepFailed
@@ -26,13 +34,32 @@ PAUSES = (0.2, 0.5, 1.0)
 """Seconds between attempts within one call; the caller's own backoff comes after."""
 LIMIT = 256 << 30
 CHUNK = 1 << 16
-"""Bytes; what a cut may lose of what had come."""
+SLOW_SECONDS, SLOWEST = 60.0, 1024
+"""Fewer bytes a second than this, over so many seconds, and the origin is given up."""
+GLANCE_SECONDS = 0.2
 PASSING = frozenset({408, 425, 429})
 """Statuses of the 4xx that say "later" and not "no"."""
 
 
 class _Cut(Exception):
     """An attempt ended early; asking again may help. Its text says why."""
+
+
+class _Session(requests.Session):
+    """Proxies and certificates as the environment says, but no password out of root's .netrc."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auth = _credentials
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        if self.should_strip_auth(str(response.request.url), str(prepared_request.url)):  # type: ignore[no-untyped-call]
+            prepared_request.headers.pop("Authorization", None)
+
+
+def _credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    name, password = get_auth_from_url(str(request.url))
+    return HTTPBasicAuth(name, password)(request) if name or password else request
 
 
 class Partial:
@@ -85,38 +112,60 @@ def discard(part: Path) -> None:
     validator_path(part).unlink(missing_ok=True)
 
 
-def download(url: str, part: Path, sha256: str, *, limit: int = LIMIT, pauses: Sequence[float] = PAUSES) -> None:
+def download(url: str, part: Path, sha256: str, stop: threading.Event, *, limit: int = LIMIT,
+             pauses: Sequence[float] = PAUSES) -> None:
     """Fill `part` with the content of this digest, going on with what is there. Bytes proven wrong do not stay."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            _download(url, part, sha256, stop, limit, pauses)
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="wisp-download", daemon=True).start()
+    while not wait([done], GLANCE_SECONDS).done:
+        if stop.is_set():
+            raise layout.interrupted()
+    done.result()
+
+
+def _download(url: str, part: Path, sha256: str, stop: threading.Event, limit: int, pauses: Sequence[float]) -> None:
     shown = origin.shown(url)
-    with layout.filesystem(), Partial(part) as partial, requests.Session() as session:
-        _persist(session, url, shown, partial, sha256, limit, pauses)
+    with layout.filesystem(), Partial(part) as partial, _Session() as session:
+        _persist(session, url, shown, partial, sha256, stop, limit, pauses)
         if partial.is_whole(sha256):
             return
         discard(part)
     raise StepFailed("ChecksumMismatch", f"What {shown} sends does not have the SHA-256 {sha256}.", patience=3)
 
 
-def _persist(session: requests.Session, url: str, shown: str, partial: Partial, sha256: str, limit: int,
-             pauses: Sequence[float]) -> None:
+def _persist(session: requests.Session, url: str, shown: str, partial: Partial, sha256: str,
+             stop: threading.Event, limit: int, pauses: Sequence[float]) -> None:
     for pause in (*pauses, None):
         if partial.is_whole(sha256):
             return
         try:
-            _attempt(session, url, shown, partial, limit)
+            _attempt(session, url, shown, partial, stop, limit)
             return
         except _Cut as cut:
             if pause is None:
                 raise StepFailed("DownloadFailed", f"The download from {shown} failed: {cut}.") from cut
-            time.sleep(pause)
+            if stop.wait(pause):
+                raise layout.interrupted() from cut
 
 
-def _attempt(session: requests.Session, url: str, shown: str, partial: Partial, limit: int) -> None:
+def _attempt(session: requests.Session, url: str, shown: str, partial: Partial, stop: threading.Event,
+             limit: int) -> None:
     """One request, its answer streamed into `partial`; returns when the origin says that was all."""
     try:
         with session.get(url, headers=_headers(partial), stream=True, timeout=TIMEOUT) as answer:
             _judge(answer, shown)
+            if stop.is_set():
+                raise layout.interrupted()
             _align(answer, partial)
-            for chunk in answer.iter_content(CHUNK):
+            for chunk in _chunks(answer, stop):
                 if partial.size + len(chunk) > limit:
                     discard(partial.path)
                     raise StepFailed("ImageTooLarge", f"{shown} sends more than {limit} bytes.", patience=1)
@@ -127,6 +176,22 @@ def _attempt(session: requests.Session, url: str, shown: str, partial: Partial, 
                          patience=3) from error
     except requests.RequestException as error:
         raise _Cut(_reason(error)) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise _Cut("the connection was cut, or nothing came for long") from error
+
+
+def _chunks(answer: requests.Response, stop: threading.Event) -> Iterator[bytes]:
+    """What comes as it comes, not a chunk at a time: so that a trickle is seen to be one."""
+    since, came = time.monotonic(), 0
+    while chunk := answer.raw.read1(CHUNK, decode_content=True):
+        if stop.is_set():
+            raise layout.interrupted()
+        yield chunk
+        came += len(chunk)
+        if (took := time.monotonic() - since) > SLOW_SECONDS:
+            if came < SLOWEST * took:
+                raise _Cut(f"less than {SLOWEST} bytes came in a second")
+            since, came = time.monotonic(), 0
 
 
 def _headers(partial: Partial) -> dict[str, str]:
@@ -171,6 +236,4 @@ def _reason(error: requests.RequestException) -> str:
         return "no answer in time"
     if isinstance(error, requests.TooManyRedirects):
         return "it redirects without end"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection was cut"
     return "no connection to the origin, or it broke off"

@@ -23,6 +23,7 @@ from wisp.adapters.dnsmasq import Dhcp
 from wisp.adapters.links import Link, Net
 from wisp.adapters.marks import Broken, Marks, need
 from wisp.adapters.nft import INSIDE, OUTSIDE, WAY_OUT, node_table
+from wisp.adapters.program import run
 from wisp.errors import StepFailed
 from wisp.host import Gateway, Segment
 
@@ -112,6 +113,15 @@ class Gateways:
         self._marks.delete(net, _inner(gateway.vni), gateway.uid)
         if owner == gateway.uid:
             links.remove_namespace(gateway.namespace)
+
+    def ping(self, gateway: Gateway, address: str, count: int) -> list[int]:
+        if self._owner(gateway.namespace) != gateway.uid:
+            raise StepFailed("GatewayMissing", f"{gateway} is not here", patience=1)
+        argv = ["ping", "-n", "-c", str(count), "-i", "0.2", "-w", "1", address]
+        ended = links.inside(gateway.namespace, lambda: run(argv))
+        if ended.returncode > 1:            # 1: no answer
+            raise StepFailed("PingFailed", ended.stderr.strip(), patience=1)
+        return [round(1000 * float(ms)) for ms in re.findall(r" time=([0-9.]+) ms", ended.stdout)]
 
     def _dhcp(self, vni: int) -> Dhcp:
         return Dhcp(self._files / f"{vni:06x}")

@@ -72,6 +72,14 @@ def read(path: Path) -> Header:
     return _parse(data)
 
 
+def backing(path: Path) -> str:
+    """What a disk of ours lies on; "" for nothing, and of what is no disk."""
+    try:
+        return read(path).backing
+    except (OSError, StepFailed):
+        return ""
+
+
 def unsafe(why: str) -> StepFailed:
     return StepFailed("UnsafeImage", f"The image is refused: {why}.", patience=1)
 

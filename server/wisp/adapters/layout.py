@@ -25,6 +25,8 @@ from wisp.errors import StepFailed
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DIGEST = re.compile(r"[0-9a-f]{16,64}")
+DISK = re.compile(r"disk-(0|[1-9][0-9]*)\.qcow2")
+SEED = re.compile(r"seed-[0-9a-f]{16}\.iso")
 
 
 def image(state: Path, sha256: str) -> Path:
@@ -107,6 +109,10 @@ def filesystem() -> Iterator[None]:
 
 def no_space() -> StepFailed:
     return StepFailed("NoSpace", "The node's filesystem is full.")
+
+
+def interrupted() -> StepFailed:
+    return StepFailed("Interrupted", "The service was stopped in the midst of it; its next start goes on.")
 
 
 def _shaped(shape: re.Pattern[str], text: str) -> str:

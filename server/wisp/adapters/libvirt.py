@@ -14,6 +14,7 @@ Import this module where the real machine is put together and nowhere else; an A
 """
 from __future__ import annotations
 
+import os
 import random
 import re
 import threading
@@ -153,8 +154,23 @@ class Libvirt:
                 raise StepFailed("UndefineFailed", f"{domain} is running; it has to be stopped first.", patience=5)
             there.undefineFlags(UNDEFINE_TEST if self._virt[0] == "test" else UNDEFINE_ALL)
 
+    def reboot(self, uid: str, hard: bool) -> None:
+        with self._door("RebootFailed", 1) as conn:
+            there = _lookup(conn, uid)
+            if there is None or self._seen(there) is None:
+                raise StepFailed("NotDefined", "The machine is not there.")
+            there.reset() if hard else there.reboot()
+
     def virt_type(self) -> tuple[str, str]:
         return self._virt
+
+    def barred(self) -> Path | None:
+        """A directory on the way to the disks that is closed to the user as whom libvirt runs QEMU."""
+        with self._door("ObserveFailed") as conn:
+            found = re.search(r"<model>dac</model>.*?<baselabel[^>]*>\+(\d+):\+(\d+)<", conn.getCapabilities(), re.S)
+        uid, gid = map(int, found.groups()) if found else (0, 0)
+        way = (self._site.state, *self._site.state.parents)
+        return next((each for each in way if uid and not _passable(each.stat(), uid, gid)), None)
 
     def close(self) -> None:
         self._closing.set()
@@ -322,6 +338,11 @@ def _unless_gone(ask: Callable[[], Any]) -> bool:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return False
         raise
+
+
+def _passable(directory: os.stat_result, uid: int, gid: int) -> bool:
+    bit = 0o100 if directory.st_uid == uid else 0o010 if directory.st_gid == gid else 0o001
+    return bool(directory.st_mode & bit)
 
 
 def _failure(error: Any, reason: str, patience: int | None) -> StepFailed:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
+import select
 import selectors
 import socket
 import threading
@@ -31,11 +33,13 @@ from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_LINK
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 NAMESPACES = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 EVERYWHERE = "00:00:00:00:00:00"
+PAUSE = 1.0
 libc = ctypes.CDLL(None, use_errno=True)
 _making = threading.Lock()
 
@@ -227,11 +231,13 @@ def setting(name: str) -> str:
     return Path("/proc/sys", name).read_text().strip()
 
 
-def put_setting(name: str, value: str) -> None:
-    """Where the kernel has no such setting, nothing."""
+def put_setting(name: str, value: str) -> bool:
+    """Whether it had to be changed. Where the kernel has no such setting, nothing."""
     with suppress(FileNotFoundError):
         if setting(name) != value:
             Path("/proc/sys", name).write_text(value)
+            return True
+    return False
 
 
 class Watcher:
@@ -252,7 +258,12 @@ class Watcher:
             ready.register(self._socket, selectors.EVENT_READ)
             ready.register(self._wake, selectors.EVENT_READ)
             while all(key.fileobj is self._socket for key, _ in ready.select()):
-                self._hear()
+                try:
+                    self._hear()
+                except Exception:       # no files left, say: what was to be heard is lost
+                    log.exception("listening to the kernel failed; it goes on in %s s", PAUSE)
+                    select.select([self._wake], [], [], PAUSE)
+                    self._heard(None)
 
     def _hear(self) -> None:
         try:

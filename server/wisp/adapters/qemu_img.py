@@ -3,18 +3,20 @@
 For an image from outside it runs with bounded memory and time, and, when we are root, as nobody and
 in a network namespace with nothing in it. Files reach it as open descriptors (`/dev/fd/N`), so that
 nobody needs no way into the state directory. It dies with the thread that waits for it. The format is
-always named: what qemu-img guesses, the author of the image has chosen.
+always named: what qemu-img guesses, the author of the image has chosen. A conversion may be told to stop.
 """
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from wisp.adapters.imagecheck import MAX_VIRTUAL, unsafe
-from wisp.adapters.layout import no_space
+from wisp.adapters.layout import interrupted, no_space
 from wisp.errors import StepFailed
 
 NOBODY = 65534
@@ -25,6 +27,8 @@ SURROUNDINGS = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "MALL
 LOOK_SECONDS = 30
 CONVERT_SECONDS = 3600
 CREATE_SECONDS = 60
+GLANCE_SECONDS = 0.2
+NEVER = threading.Event()
 
 
 def inspect(path: Path, format: str) -> None:
@@ -35,13 +39,13 @@ def inspect(path: Path, format: str) -> None:
     _judge(json.loads(told), format)
 
 
-def convert_raw(raw: Path, qcow2: Path) -> None:
+def convert_raw(raw: Path, qcow2: Path, stop: threading.Event) -> None:
     """A raw image as a sparse qcow2."""
     with raw.open("rb") as source, qcow2.open("xb") as target:
         files = [source.fileno(), target.fileno()]
         if os.geteuid() == 0:
             os.fchown(target.fileno(), NOBODY, NOBODY)
-        _confined(["convert", "-f", "raw", "-O", "qcow2", *map(_handed, files)], files, CONVERT_SECONDS)
+        _confined(["convert", "-f", "raw", "-O", "qcow2", *map(_handed, files)], files, CONVERT_SECONDS, stop)
         os.fchown(target.fileno(), os.geteuid(), os.getegid())
 
 
@@ -51,24 +55,37 @@ def create(path: Path, size: int, backing: Path | None) -> None:
     _run(["qemu-img", "create", "-q", "-f", "qcow2", *below, str(path), str(size)], (), CREATE_SECONDS)
 
 
-def _confined(arguments: Sequence[str], files: Sequence[int], seconds: int) -> str:
+def _confined(arguments: Sequence[str], files: Sequence[int], seconds: int, stop: threading.Event = NEVER) -> str:
     bounds = ["prlimit", f"--as={1 << 30}", f"--cpu={seconds}", "--core=0"]
     alone = ALONE if os.geteuid() == 0 else ()
-    return _run([*alone, *bounds, "qemu-img", *arguments], files, 2 * seconds)
+    return _run([*alone, *bounds, "qemu-img", *arguments], files, 2 * seconds, stop)
 
 
-def _run(command: Sequence[str], files: Sequence[int], seconds: int) -> str:
-    try:
-        done = subprocess.run(command, pass_fds=files, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              errors="replace", timeout=seconds, env=SURROUNDINGS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise StepFailed("QemuImgFailed", f"qemu-img did not end within {seconds} s.", patience=3) from error
-    if done.returncode:
-        if "No space left" in done.stderr:
+def _run(command: Sequence[str], files: Sequence[int], seconds: int, stop: threading.Event = NEVER) -> str:
+    with subprocess.Popen(command, pass_fds=files, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.PIPE, errors="replace", env=SURROUNDINGS) as process:
+        try:
+            out, told = _await(process, time.monotonic() + seconds, stop)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        if "No space left" in told:
             raise no_space()
-        told = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise StepFailed("QemuImgFailed", f"qemu-img failed: {told[:200]}.", patience=3)
-    return done.stdout
+        last = (told.strip().splitlines() or [f"it ended with {process.returncode}"])[-1]
+        raise StepFailed("QemuImgFailed", f"qemu-img failed: {last[:200]}.", patience=3)
+    return out
+
+
+def _await(process: subprocess.Popen[str], until: float, stop: threading.Event) -> tuple[str, str]:
+    while True:
+        try:
+            return process.communicate(timeout=GLANCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            if stop.is_set():
+                raise interrupted() from None
+            if time.monotonic() > until:
+                raise StepFailed("QemuImgFailed", "qemu-img did not end in time.", patience=3) from None
 
 
 def _handed(descriptor: int) -> str:

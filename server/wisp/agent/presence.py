@@ -1,8 +1,8 @@
 """That a node is there, and what it is.
 
 Its leased key lives as long as its agent renews the lease, on a thread of its own, so that a long turn
-never looks like a death. Its facts are its status, written when they changed and not again. A stopping
-agent leaves the lease to run out: a restart within that time is no loss of the node.
+never looks like a death. Its facts are sizes that hardly ever move; they are its status, written when they
+differ. A stopping agent leaves the lease to run out: a restart within that time is no loss of the node.
 """
 from __future__ import annotations
 
@@ -80,3 +80,5 @@ class Presence:
                     self._appear()
             except Problem as problem:
                 log.warning("%s: %s", self._ref, problem)
+            except Exception:
+                log.exception("%s: cannot renew the lease", self._ref)

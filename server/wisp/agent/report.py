@@ -37,6 +37,12 @@ def status(resource: Resource, before: Json, todo: Todo, done: str, effective: M
             "conditions": kept(before, [*failed, ready])}
 
 
+def unseen(resource: Resource, before: Json, failure: Failure, now: str) -> dict[str, Any]:
+    """The document of a place that cannot be looked at: what was true, and that nobody knows whether it still is."""
+    unknown = condition("Ready", "Unknown", failure.reason, failure.message, now)
+    return {**before, "observed_generation": resource.intent.generation, "conditions": kept(before, [unknown])}
+
+
 def _conditions(todo: Todo, done: str, failure: Failure | None, blocked: list[Blocked],
                 now: str) -> tuple[dict[str, str], list[dict[str, str]]]:
     if todo.done:

@@ -1,4 +1,4 @@
-"""Who asked what, and how it went: a request id for everyone, one log line for each request.
+"""Who asked what, and how it went: a request id for everyone, one log line and one measure for each request.
 
 The id is the caller's own where it is harmless to repeat, so that one id follows a request through
 a provider, a proxy and this log. The line names the route, not the query, and the key by its public
@@ -10,10 +10,15 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import falcon
 
+from wisp import logs
+
+Measure = Callable[[str, str, int, float], None]
+"""Of a request: method, route, status, seconds."""
 _HARMLESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 log = logging.getLogger("wisp.access")
 
@@ -21,17 +26,22 @@ log = logging.getLogger("wisp.access")
 class Access:
     """Falcon middleware."""
 
+    def __init__(self, measure: Measure) -> None:
+        self._measure = measure
+
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         given = req.get_header("X-Request-Id", default="")
         req.context.request_id = given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex
-        req.context.actor = None
         req.context.began = time.monotonic()
+        logs.asking.set({"request_id": req.context.request_id, "actor": None})
         resp.set_header("X-Request-Id", req.context.request_id)
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Content-Type-Options", "nosniff")
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool) -> None:
+        seconds = time.monotonic() - req.context.began
+        waited = "?wait" if "wait" in req.params else ""
+        self._measure(req.method, f"{req.uri_template or '-'}{waited}", resp.status_code, seconds)
         log.info("%s %s %d", req.method, req.uri_template, resp.status_code, extra={"fields": {
-            "request_id": req.context.request_id, "method": req.method, "route": req.uri_template, "path": req.path,
-            "status": resp.status_code, "ms": round(1000 * (time.monotonic() - req.context.began), 1),
-            "actor": req.context.actor}})
+            **logs.asking.get(), "method": req.method, "route": req.uri_template, "path": req.path,
+            "status": resp.status_code, "ms": round(1000 * seconds, 1)}})

@@ -17,6 +17,7 @@ import falcon
 
 from wisp.admission import Caller
 from wisp.api import request
+from wisp.api.bearers import Bearers
 from wisp.api.problems import refused
 from wisp.catalogue import Schema, loads
 from wisp.errors import Problem
@@ -52,15 +53,11 @@ class Seats:
 class Kind:
     """What the routes of one kind share: the kind, who asks, and which document is meant."""
 
-    def __init__(self, schema: Schema, resources: Resources, seats: Seats) -> None:
+    def __init__(self, schema: Schema, resources: Resources, bearers: Bearers, seats: Seats) -> None:
         self.schema = schema
         self.resources = resources
+        self.caller = bearers.caller
         self.seats = seats
-
-    def caller(self, req: falcon.Request) -> Caller:
-        caller = self.resources.authenticate(req.auth)
-        req.context.actor = caller.name
-        return caller
 
     def ref(self, outer: str, inner: str | None = None) -> Ref:
         namespace, name = (CLUSTER, outer) if inner is None else (outer, inner)
@@ -141,12 +138,11 @@ class Document(Kind):
 class Changes:
     """`/v1/changes`: a long poll over everything the caller may see."""
 
-    def __init__(self, resources: Resources, seats: Seats) -> None:
-        self._resources, self._seats = resources, seats
+    def __init__(self, resources: Resources, bearers: Bearers, seats: Seats) -> None:
+        self._resources, self._bearers, self._seats = resources, bearers, seats
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        caller = self._resources.authenticate(req.auth)
-        req.context.actor = caller.name
+        caller = self._bearers.caller(req)
         request.without_body(req)
         query = request.parameters(req, ("since", "wait"))
         since = request.number("since", query["since"], int, 0, 10 ** 15) if "since" in query else None

@@ -7,6 +7,7 @@ import falcon
 
 from wisp import __version__
 from wisp.api import request
+from wisp.api.bearers import Bearers
 from wisp.api.documents import answer
 from wisp.resources import Resources
 
@@ -46,12 +47,11 @@ class Ready:
 class Audit:
     """`/v1/audit`: what nobody owns. For those who administer the cluster."""
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
+    def __init__(self, resources: Resources, bearers: Bearers) -> None:
+        self._resources, self._bearers = resources, bearers
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        caller = self._resources.authenticate(req.auth)
-        req.context.actor = caller.name
+        caller = self._bearers.caller(req)
         request.without_body(req)
         request.parameters(req, ())
         answer(resp, self._resources.audit(caller))

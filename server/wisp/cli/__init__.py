@@ -9,18 +9,22 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from getpass import getpass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from wisp import __version__, catalogue
+from wisp import __version__, catalogue, environment
 from wisp.catalogue import Schema
-from wisp.cli import files, show
+from wisp.cli import completion, files, show
 from wisp.cli.client import Client, Refused, TimeIsUp, Unanswered, failed
 
 DONE, REFUSED, USAGE, ABSENT, LATE, FAILED, UNANSWERED = 0, 1, 2, 3, 4, 5, 6
+LATER = ("reference", "not_found")      # what may only have been asked for too early
 HERE = "http://127.0.0.1:7480"
+CONFIG = Path("~/.config/wisp/config")
 EPILOG = """\
-environment:
+environment, and where it is silent, what `wisp login` has stored in ~/.config/wisp/config:
   WISP_ENDPOINT   where the API is (http://127.0.0.1:7480)
   WISP_TOKEN      an API key
   WISP_NAMESPACE  the namespace where -n is not given
@@ -43,7 +47,9 @@ class Command:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.said = arguments
         self.kinds = catalogue.load()
-        self.client = Client(os.environ.get("WISP_ENDPOINT") or HERE, os.environ.get("WISP_TOKEN", ""))
+        given = {name: os.environ[name] for name in environment.NAMES if os.environ.get(name)}
+        self.set = {environment.ENDPOINT: HERE, **environment.read(CONFIG.expanduser()), **given}
+        self.client = Client(self.set[environment.ENDPOINT], self.set.get(environment.TOKEN, ""))
 
     # --- addresses
 
@@ -56,10 +62,12 @@ class Command:
     def collection(self, schema: Schema, namespace: str = "") -> str:
         if schema.cluster:
             return f"/v1/{schema.plural}"
-        within = namespace or self.said.namespace or os.environ.get("WISP_NAMESPACE")
-        if not within:
+        if not (within := self.within(namespace)):
             raise Usage("which namespace? give -n or set WISP_NAMESPACE")
         return f"/v1/namespaces/{_part(within)}/{schema.plural}"
+
+    def within(self, namespace: str = "") -> str:
+        return namespace or self.said.namespace or self.set.get(environment.NAMESPACE, "")
 
     def path(self, kind: str, name: str, namespace: str = "") -> str:
         return f"{self.collection(self.schema(kind), namespace)}/{_part(name)}"
@@ -82,22 +90,30 @@ class Command:
         return DONE
 
     def describe(self) -> int:
-        path = self.named()
-        show.described(self.client.call("GET", path), self.client.call("GET", f"{path}/events")["items"])
+        found, events = (self.client.call("GET", self.named() + more) for more in ("", "/events"))
+        show.answer({**found, "events": events["items"]}, self.said.output, [show.called(found)],
+                    lambda: show.described(found, events["items"]))
         return DONE
 
     def events(self) -> int:
         found = self.client.call("GET", f"{self.named()}/events")
-        show.happenings(found["items"]) if self.said.output == "table" else show.structured(found, self.said.output)
+        texts = (event["text"] for event in found["items"])
+        show.answer(found, self.said.output, texts, lambda: show.happenings(found["items"]))
+        return DONE
+
+    def nodes(self) -> int:
+        found = list(self.client.pages("/v1/nodes", {}))
+        show.answer({"items": found}, self.said.output, map(show.called, found), lambda: show.nodes(found))
         return DONE
 
     def apply(self) -> int:
         """In rounds: what refers to something further down is refused at first, and asked again."""
         pending = [document for source in self.said.file for document in files.documents(source)]
+        given = set(map(show.called, pending)) if self.said.dry_run else set()
         final: list[tuple[dict[str, Any], Refused]] = []
         while pending:
-            refused = [(document, refusal) for document in pending if (refusal := self._put(document))]
-            later = [each for each in refused if each[1].code in ("reference", "not_found")]
+            refused = [(document, refusal) for document in pending if (refusal := self._put(document, given))]
+            later = [each for each in refused if each[1].code in LATER]
             final += [each for each in refused if each not in later]
             if len(later) == len(pending):
                 final += later
@@ -107,25 +123,33 @@ class Command:
             print(f"{document['kind']} {document['name']}: {refusal}", file=sys.stderr)
         return REFUSED if final else DONE
 
-    def _put(self, document: dict[str, Any]) -> Refused | None:
+    def _foretold(self, document: dict[str, Any], refusal: Refused, given: set[str]) -> bool:
+        """Whether all that it misses is to be made of the same files; then says so."""
+        faults = {fault["pointer"] for fault in refusal.problem.get("errors", [])}
+        references = self.schema(document["kind"]).references(document.get("spec", {}))
+        missed = {f"{each.kind}/{each.name}" for each in references if each.pointer in faults}
+        missed = missed or {f"namespace/{self.within(document.get('namespace', ''))}"}
+        if later := refusal.code in LATER and missed <= given:
+            show.answer({**document, "changes": {}, "after": sorted(missed)}, self.said.output, [show.called(document)],
+                        lambda: print(f"{show.called(document)}: create, after {', '.join(sorted(missed))}"))
+        return later
+
+    def _put(self, document: dict[str, Any], given: set[str]) -> Refused | None:
         path = self.path(document["kind"], document["name"], document.get("namespace", ""))
         body = {part: document[part] for part in ("metadata", "spec") if part in document}
         try:
-            shown = self.client.call("PUT", path, json=body)
+            shown = self.client.call("PUT", path, json=body, params={"dry_run": "true"} if self.said.dry_run else {})
         except Refused as refused:
-            return refused
-        if self.said.output in ("json", "yaml"):
-            show.structured(shown, self.said.output)
-        else:
-            print(f"{document['kind']}/{document['name']}")
-            if "token" in shown:
-                print(f"  its key, shown only now: {shown['token']}")
+            return None if self._foretold(document, refused, given) else refused
+        show.answer(shown, self.said.output, [show.called(shown)], lambda: show.applied(shown))
         return None
 
     def delete(self) -> int:
         self.client.call("DELETE", self.named())
         if self.said.wait:
             self.client.wait(self.named(), "absent", self.said.timeout)
+        gone = {"kind": self.schema(self.said.kind).kind, "name": self.said.name}
+        show.answer(gone, self.said.output, [show.called(gone)], lambda: None)
         return DONE
 
     def wait(self) -> int:
@@ -137,11 +161,29 @@ class Command:
 
     def audit(self) -> int:
         found = self.client.call("GET", "/v1/audit")
-        show.structured(found, "yaml" if self.said.output == "table" else self.said.output)
+        form = "yaml" if self.said.output == "table" else self.said.output
+        show.answer(found, form, (each["claim"] for each in found["orphans"]), lambda: None)
         return REFUSED if found["orphans"] else DONE
 
     def version(self) -> int:
-        print(f"wisp {__version__}")
+        show.answer({"version": __version__}, self.said.output, [__version__], lambda: print(f"wisp {__version__}"))
+        return DONE
+
+    def login(self) -> int:
+        """Tries the key before it keeps it. It is not read from the command line, which others may see."""
+        token = getpass("API key: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+        endpoint = self.said.endpoint or self.set[environment.ENDPOINT]
+        seen = [each["name"] for each in Client(endpoint, token).pages("/v1/namespaces", {})]
+        namespace = self.said.namespace or (seen[0] if len(seen) == 1 else self.within())
+        CONFIG.expanduser().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment.write(CONFIG.expanduser(), dict(zip(environment.NAMES, (endpoint, token, namespace), strict=True)))
+        return DONE
+
+    def completion(self) -> int:
+        verbs: Any = next(each for each in parser()._actions if each.dest == "verb").choices
+        kinded = [verb for verb, made in verbs.items() if any(each.dest == "kind" for each in made._actions)]
+        words = {"verbs": verbs, "kinded": kinded, "kinds": sorted(self.kinds.by_plural), "formats": show.FORMATS}
+        print(completion.SHELLS[self.said.shell] % {name: " ".join(known) for name, known in words.items()}, end="")
         return DONE
 
 
@@ -170,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Refused as refused:
         return _said(str(refused), ABSENT if refused.code == "not_found" else REFUSED)
     except TimeIsUp as late:
-        show.documents([late.document], "table")
+        show.documents([late.document], arguments.output, one=True)
         return _said("wisp: time is up", LATE)
     except Unanswered as error:
         return _said(f"wisp: {error}", UNANSWERED)
@@ -206,6 +248,7 @@ def parser() -> argparse.ArgumentParser:
     verb("events", "what happened to a resource", "kind", "name")
     applying = verb("apply", "make it so: create or replace from files")
     applying.add_argument("-f", "--file", action="append", required=True, metavar="FILE|DIR|-", help="JSON or YAML")
+    applying.add_argument("--dry-run", action="store_true", help="change nothing; show what would")
     deleting = verb("delete", "retire a resource", "kind", "name")
     deleting.add_argument("--wait", action="store_true", help="until it is gone")
     waiting(deleting)
@@ -214,5 +257,8 @@ def parser() -> argparse.ArgumentParser:
     waiting(holding)
     verb("audit", "what nobody owns (with an administrator's key)")
     verbs.add_parser("dev", help="a whole cloud on this machine; see `wisp dev --help`", add_help=False)
+    verb("nodes", "the machines, and what they are")
+    verb("login", "keep an API key, read from stdin").add_argument("--endpoint", metavar="URL", help="where the API is")
+    verb("completion", "for a shell: source <(wisp completion bash)").add_argument("shell", choices=completion.SHELLS)
     verb("version", "of this program")
     return whole

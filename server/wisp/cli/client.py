@@ -1,6 +1,6 @@
-"""The REST client of the command line: three environment variables and one `call`.
+"""The REST client of the command line: one `call`, and what is built of it.
 
-`WISP_ENDPOINT`, `WISP_TOKEN` and `WISP_NAMESPACE` are those of the provider too. A wait is a chain of
+A wait is a chain of
 long polls, so it outlives a restart of the service; everything else is asked once, and what went
 wrong is said as the API said it.
 """

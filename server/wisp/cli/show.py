@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,24 +17,49 @@ from wisp.cli.client import condition
 
 Document = Mapping[str, Any]
 FORMATS = ("table", "json", "yaml", "name")
+EFFECTS = ("in_place", "restart", "replace")        # from the mildest to the hardest
 
 
 def documents(shown: Sequence[Document], form: str, *, one: bool = False) -> None:
     """`one`: the document itself rather than a list of one."""
+    titles = ("NAME", "READY", "REASON", "NODE", "ADDRESS", "AGE")
+    answer(shown[0] if one else {"items": list(shown)}, form, map(called, shown),
+           lambda: table(titles, [row(each) for each in shown]))
+
+
+def answer(value: Any, form: str, names: Iterable[str], people: Callable[[], None]) -> None:
+    """In one of the four forms. `names`: what `-o name` prints; `people`: prints it for people."""
     if form == "table":
-        table(("NAME", "READY", "REASON", "NODE", "ADDRESS", "AGE"), [row(each) for each in shown])
+        people()
     elif form == "name":
-        for each in shown:
-            print(f"{each['kind']}/{each['name']}")
-    else:
-        structured(shown[0] if one else {"items": list(shown)}, form)
-
-
-def structured(value: Any, form: str) -> None:
-    if form == "json":
+        for name in names:
+            print(name)
+    elif form == "json":
         print(json.dumps(value, indent=2))
     else:
         yaml.safe_dump(value, sys.stdout, sort_keys=False, allow_unicode=True)
+
+
+def called(document: Document) -> str:
+    return f"{document['kind']}/{document['name']}"
+
+
+def nodes(shown: Sequence[Document]) -> None:
+    facts = ("cpus", "memory_mib", "disk_gib", "virt_type", "underlay")
+    table(("NAME", "READY", "REASON", "CORDONED", *(fact.upper() for fact in facts), "AGE"), [
+        (*row(each)[:3], "yes" if each["spec"]["cordoned"] else "no",
+         *(str(each["status"].get(fact, "-")) for fact in facts), age(each["created_at"])) for each in shown])
+
+
+def applied(document: Document) -> None:
+    """A PUT, or what would come of it: the hardest effect, and which fields have which."""
+    if "changes" not in document:
+        key = [f"  its key, shown only now: {document['token']}"] if "token" in document else []
+        print(called(document), *key, sep="\n")
+        return
+    moved = {field: effect for field, effect in document["changes"].items() if effect != "none"}
+    worst = max(moved.values(), key=EFFECTS.index, default="unchanged" if document["changes"] else "create")
+    print(f"{called(document)}: {worst}", *(f"  {field}: {effect}" for field, effect in moved.items()), sep="\n")
 
 
 def row(document: Document) -> tuple[str, ...]:
@@ -68,7 +93,7 @@ def age(moment: str) -> str:
 
 def described(document: Document, events: Sequence[Document]) -> None:
     """Everything about one resource, for a person who wonders why."""
-    structured(dict(document), "yaml")
+    yaml.safe_dump(dict(document), sys.stdout, sort_keys=False, allow_unicode=True)
     print("events:" if events else "events: none")
     happenings(events)
 

@@ -19,11 +19,13 @@ ANYWHERE = Path("/")
 
 
 class FakeDepot:
-    """`failures`: what the next steps end with, in turn. `written`: path in the drive -> text, by uid and digest."""
+    """`failures`: what the next steps end with, in turn. `written`: path in the drive -> text, by uid and digest.
+    `consoles`: uid -> what an instance wrote to its console."""
 
     def __init__(self) -> None:
         self.failures: list[StepFailed] = []
         self.written: dict[tuple[str, str], dict[str, str]] = {}
+        self.consoles: dict[str, bytes] = {}
         self._files: dict[Path, Image | Disk | Seed] = {}
         self._lock = threading.Lock()
 
@@ -89,6 +91,12 @@ class FakeDepot:
             self._stumble()
             self._files.pop(layout.seed(ANYWHERE, seed.uid, seed.digest), None)
             self.written.pop((seed.uid, seed.digest), None)
+
+    def console(self, uid: str, limit: int) -> str:
+        layout.console(ANYWHERE, uid)
+        with self._lock:
+            self._stumble()
+            return self.consoles.get(uid, b"")[-limit:].decode(errors="replace")
 
     def _stumble(self) -> None:
         if self.failures:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from wisp.errors import StepFailed
-from wisp.host import Gateway, Segment
+from wisp.host import Gateway, Nic, Segment
 from wisp.ports import Ring
 
 
@@ -126,6 +126,17 @@ class FakeFabric:
                 raise StepFailed("SegmentMissing", f"{bridge} is not there yet")
             if tap in self.kernel.taps:
                 self.kernel.taps[tap] = bridge
+
+    def ping(self, gateway: Gateway, address: str, count: int) -> list[int]:
+        """Who answers is who has a lease and a tap in the bridge, and the gateway itself."""
+        with self._lock:
+            there = self.kernel.gateways.get(gateway.namespace)
+            if there is None or self.kernel.marks.get(gateway.namespace) != f"{self._cluster}:{gateway.uid}":
+                raise StepFailed("GatewayMissing", f"{gateway} is not here", patience=1)
+            taps = {Nic(lease.mac, "").tap for lease in there.leases if lease.address == address}
+            bridge = Segment(gateway.uid, gateway.vni).bridge
+            plugged = any(self.kernel.taps.get(tap) == bridge for tap in taps)
+            return [500] * count if plugged or there.address.split("/")[0] == address else []
 
     def _step(self, uid: str) -> _Step:
         return _Step(self, f"{self._cluster}:{uid}")

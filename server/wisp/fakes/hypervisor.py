@@ -34,7 +34,7 @@ class Entry:
 class FakeHypervisor:
     """`has_bridge(name)`, `has_disk(uid, index)`, `has_seed(uid, digest)`: what a start finds on the node.
     `taps`: tap -> bridge it hangs on ("" for none), the kernel's, to be shared with a fabric.
-    `failures`: what the next steps end with, in turn."""
+    `failures`: what the next steps end with, in turn. `reboots`: (uid, hard) of each."""
 
     def __init__(self, has_bridge: Callable[[str], bool] = lambda name: True,
                  has_disk: Callable[[str, int], bool] = lambda uid, index: True,
@@ -43,6 +43,7 @@ class FakeHypervisor:
         self._has_bridge, self._has_disk, self._has_seed = has_bridge, has_disk, has_seed
         self._taps: dict[str, str] = {} if taps is None else taps
         self.failures: list[StepFailed] = []
+        self.reboots: list[tuple[str, bool]] = []
         self._entries: dict[str, Entry] = {}
         self._lock = threading.RLock()
         self._ring: Ring = lambda token: None
@@ -102,6 +103,16 @@ class FakeHypervisor:
                 raise StepFailed("UndefineFailed", f"{domain} is running; it has to be stopped first.", patience=5)
             del self._entries[domain.uid]
         self._ring(domain.uid)
+
+    def reboot(self, uid: str, hard: bool) -> None:
+        with self._lock:
+            self._stumble()
+            entry = self._entries.get(uid)
+            if entry is None or not entry.ours:
+                raise StepFailed("NotDefined", "The machine is not there.")
+            if entry.power == "off":
+                raise StepFailed("RebootFailed", f"{entry.shape} is not running.", patience=1)
+            self.reboots.append((uid, hard))
 
     def virt_type(self) -> tuple[str, str]:
         return "qemu", "Nothing runs here; machines are only remembered."

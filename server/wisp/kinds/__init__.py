@@ -3,15 +3,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from wisp.kinds.action import Action
 from wisp.kinds.image import Image
 from wisp.kinds.instance import Instance
 from wisp.kinds.key import Key
-from wisp.kinds.kind import Asked, Bound, Kind
+from wisp.kinds.kind import Act, Asked, Bound, Kind
 from wisp.kinds.namespace import Namespace
 from wisp.kinds.network import Network
 from wisp.kinds.node import Node
 
 KINDS: Mapping[str, Kind] = {
+    "action": Action(),
     "image": Image(),
     "instance": Instance(),
     "key": Key(),
@@ -20,4 +22,4 @@ KINDS: Mapping[str, Kind] = {
     "node": Node(),
 }
 
-__all__ = ["KINDS", "Asked", "Bound", "Kind"]
+__all__ = ["KINDS", "Act", "Asked", "Bound", "Kind"]

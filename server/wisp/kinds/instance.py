@@ -34,6 +34,8 @@ class Instance(Kind):
             return
         for index, (nic, network) in enumerate(_networks(asked.ref, asked.spec, world)):
             cidr = ipaddress.IPv4Network(network.spec["cidr"])
+            if nic.get("mac") == network.binding["gateway"]["mac"]:
+                yield Fault(f"/spec/networks/{index}/mac", "mac", "Must not be the gateway's.")
             if (wished := nic.get("address")) and not _usable(cidr, wished):
                 yield Fault(f"/spec/networks/{index}/address", "address",
                             f"Must be a host address of {cidr} other than the gateway's.")

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 
 from wisp.kinds.kind import Asked, Bound, Kind
-from wisp.resource import PREFIX, Resource, dumps
+from wisp.resource import PREFIX, Json, Resource, dumps
 from wisp.world import World
 
 
@@ -31,17 +31,18 @@ class Key(Kind):
         record = {"namespace": asked.ref.namespace, "name": asked.ref.name, "role": asked.spec["role"],
                   "expires_at": asked.spec.get("expires_at", ""), "hash": known.get("hash", "")}
         token = ""
-        if fresh := self._secret(asked):
+        if fresh := self._secret(asked, known):
             record["hash"], token = hashed(fresh), f"wisp_{key_id}_{fresh}"
         puts = {record_key(key_id): dumps(record)} if record != known else {}
-        return Bound({"key_id": key_id}, puts=puts, token=token)
+        made = ("secret",) if token and "secret" not in asked.hidden else ()
+        return Bound({"key_id": key_id}, puts=puts, unseals=made, token=token)
 
-    def _secret(self, asked: Asked) -> str:
+    def _secret(self, asked: Asked, known: Json) -> str:
         """The new secret when there is to be one, else ""."""
         if given := asked.hidden.get("secret"):
             return given
         rotated = asked.was and asked.was.spec.get("rotation") != asked.spec.get("rotation")
-        return asked.secret() if rotated or not asked.was else ""
+        return asked.secret() if rotated or not known.get("hash") else ""
 
     def keys(self, resource: Resource, world: World) -> Iterable[str]:
         yield record_key(resource.binding["key_id"])

@@ -14,7 +14,9 @@ from typing import Any
 
 from wisp.errors import Fault
 from wisp.host import Domain, Host, Part
+from wisp.ports import Machine
 from wisp.resource import Json, Ref, Resource
+from wisp.store import Absent, Empty
 from wisp.world import World
 
 
@@ -41,7 +43,8 @@ class Bound:
 
     claims   keys to be taken with it, absent until now
     grows    nodes that it takes more room of
-    puts     further keys written with it; `drops`: deleted with it
+    puts     further keys written with it
+    unseals  write-only fields whose last value holds no more
     token    a new API key, whole, to be shown once
     """
 
@@ -49,8 +52,32 @@ class Bound:
     claims: tuple[str, ...] = ()
     grows: tuple[str, ...] = ()
     puts: Mapping[str, bytes] = field(default_factory=dict)
-    drops: tuple[str, ...] = ()
+    unseals: tuple[str, ...] = ()
     token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a node is to do once.
+
+    binding  key of the binding of what it is done to, and `at` its revision, when this was decided
+    until    when it is too late to begin
+    do       does it and tells the result, as members of the status; raises StepFailed
+    """
+
+    what: str
+    binding: str
+    at: int
+    until: str
+    do: Callable[[Machine], Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Lapse:
+    """What becomes of a resource by itself, and when ("" now): it gets this status, or without one is forgotten."""
+
+    at: str
+    status: Json = field(default_factory=dict)
 
 
 class Kind:
@@ -58,16 +85,18 @@ class Kind:
 
     keeps        write-only fields whose text is kept in the store, for an agent to read
     privileged   only admins may write it
+    appears      by itself: no caller makes one
     restarts     fields whose change restarts what runs
     """
 
     restarts: frozenset[str] = frozenset()
 
     privileged = False
+    appears = False
     keeps: frozenset[str] = frozenset()
 
-    def holds(self, resource: Resource) -> Iterable[str]:
-        """Prefixes that must be empty before it may go."""
+    def stays_while(self, resource: Resource) -> Iterable[Empty | Absent]:
+        """What must be empty or absent before it may go."""
         return ()
 
     def check(self, asked: Asked, world: World) -> Iterable[Fault]:
@@ -103,6 +132,13 @@ class Kind:
 
     def rebind(self, resource: Resource, world: World) -> Json | None:
         """The binding it should have instead, if the conductor must move it."""
+        return None
+
+    def act(self, resource: Resource, world: World) -> Act | None:
+        """Of an imperative: what its node is to do, as things stand."""
+        return None
+
+    def lapse(self, resource: Resource, world: World) -> Lapse | None:
         return None
 
 

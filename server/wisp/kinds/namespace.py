@@ -5,12 +5,13 @@ from collections.abc import Iterable
 
 from wisp.kinds.kind import Kind
 from wisp.resource import PREFIX, Resource, fence_key
+from wisp.store import Empty
 from wisp.world import World
 
 
 class Namespace(Kind):
-    def holds(self, resource: Resource) -> Iterable[str]:
-        yield f"{PREFIX}intent/{resource.ref.name}/"
+    def stays_while(self, resource: Resource) -> Iterable[Empty]:
+        yield Empty(f"{PREFIX}intent/{resource.ref.name}/")
 
     def keys(self, resource: Resource, world: World) -> Iterable[str]:
         yield fence_key("namespace", resource.ref.name)

@@ -10,16 +10,25 @@ import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 
+from wisp.errors import Fault
 from wisp.host import Gateway, Lease, Part, Segment
 from wisp.kinds.kind import Asked, Bound, Kind, upward
+from wisp.kinds.placement import open_nodes
 from wisp.resource import Json, Resource, claim_key
 from wisp.world import World, target_of
 
 TRANSIT = ipaddress.IPv4Network("100.64.0.0/10")
 VNIS = 1 << 24
+TAKEN = [TRANSIT, *map(ipaddress.IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"))]
+"""Ours, and those of special use that no guest could reach or answer from."""
 
 
 class Network(Kind):
+    def check(self, asked: Asked, world: World) -> Iterable[Fault]:
+        cidr = ipaddress.IPv4Network(asked.spec["cidr"])
+        if clash := next((taken for taken in TAKEN if cidr.overlaps(taken)), None):
+            yield Fault("/spec/cidr", "cidr", f"Must not overlap {clash}, which has a meaning of its own.")
+
     def weigh(self, spec: Json) -> Mapping[str, int]:
         return {"networks": 1}
 
@@ -70,8 +79,7 @@ def has_gateway(spec: Json) -> bool:
 
 def lightest(world: World) -> str | None:
     """The live node that carries the fewest networks' gateways."""
-    nodes = [node.name for node in world.live_nodes()]
-    return min(nodes, key=lambda name: (world.load(name).get("networks", 0), name), default=None)
+    return min(open_nodes(world), key=lambda name: (world.load(name).get("networks", 0), name), default=None)
 
 
 def members(network: Resource, world: World) -> Iterator[Resource]:

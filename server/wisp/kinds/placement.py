@@ -24,7 +24,7 @@ def room(world: World, node: str) -> dict[str, int]:
 
 def place(world: World, weight: Mapping[str, int], wished: str | None, images: frozenset[str]) -> str:
     """Raises Problem `no_capacity` when no node is left. `images`: the references of images it begins as."""
-    nodes = [node.name for node in world.live_nodes() if _open(world, node.name)]
+    nodes = open_nodes(world)
     if wished:
         nodes = [name for name in nodes if name == wished]
     if not nodes:
@@ -49,9 +49,10 @@ def fits(world: World, node: str, more: Mapping[str, int]) -> None:
                           stage=what, requested={what: more[what]}, best_available={what: max(free[what], 0)})
 
 
-def _open(world: World, name: str) -> bool:
-    node = world.resource(node_ref(name))
-    return bool(node and not node.retired and not node.spec["cordoned"])
+def open_nodes(world: World) -> list[str]:
+    """Those that are alive and take new things."""
+    known = ((node.name, world.resource(node_ref(node.name))) for node in world.live_nodes())
+    return [name for name, node in known if node and not node.retired and not node.spec["cordoned"]]
 
 
 def _cached(world: World, node: str, images: frozenset[str]) -> int:

@@ -16,9 +16,10 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-ELECTION = ("--heartbeat-interval", "10", "--election-timeout", "100")
+ELECTION = ("--heartbeat-interval", "50", "--election-timeout", "500")
 COMPACTION = ("--auto-compaction-mode", "revision", "--auto-compaction-retention", "10000")
 LOGGING = ("--logger", "zap", "--log-level", "warn", "--log-outputs", "stderr")
 PATIENCE = 10.0
@@ -26,7 +27,9 @@ LONGEST_PATH = 107
 
 
 class EmbeddedEtcd:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lost: Callable[[], None] = lambda: None) -> None:
+        """`lost`: called, on a thread, when etcd ends though nobody stopped it."""
+        self._lost = lost
         self._directory = directory.absolute()
         self._socket = self._directory / "etcd.sock:0"
         self._lock = -1
@@ -45,20 +48,21 @@ class EmbeddedEtcd:
         try:
             self._spawn()
             self._wait()
+            threading.Thread(target=self._watch, args=(self._process,), name="etcd-watch", daemon=True).start()
         except BaseException:
             self.stop()
             raise
         return f"unix:{self._socket}"
 
     def stop(self) -> None:
-        if self._process:
-            self._process.terminate()
+        process, self._process = self._process, None
+        if process:
+            process.terminate()
             try:
-                self._process.wait(PATIENCE)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+                process.kill()
+                process.wait()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -98,6 +102,11 @@ class EmbeddedEtcd:
         with (self._directory / "etcd.log").open("wb") as log:
             self._process = subprocess.Popen(command, cwd=self._directory, env=environment, pass_fds=[self._lock],
                                              stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        if self._process is process:
+            self._lost()
 
     def _wait(self) -> None:
         ends = time.monotonic() + PATIENCE

@@ -60,7 +60,7 @@ PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 WHOLE = b"\0"
 LEADER = (("hasleader", "true"),)  # a member that lost its cluster ends the watch instead of falling silent
 OPTIONS = {
-    "grpc.max_receive_message_length": 64 << 20,
+    "grpc.max_receive_message_length": -1,
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.min_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1000,

@@ -27,7 +27,7 @@ Listener = Callable[[Entry | None, Entry | None], None]
 Bell = Callable[[int], None]
 
 UNKEPT = ("/wisp/v1/event/", "/wisp/v1/user_data/")
-PAGE = 500
+PAGE = 40
 PAUSE = 1.0
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,9 @@ class Mirror:
                 log.info("the store's history cannot be continued from revision %d: listing again", self._revision)
             except Problem as problem:
                 log.warning("%s", problem)
+                self._stop.wait(PAUSE)
+            except Exception:
+                log.exception("the mirror stumbled")
                 self._stop.wait(PAUSE)
 
     def _load(self) -> None:

@@ -1,0 +1,164 @@
+"""`/v1` only ever grows: the schema files of today still keep what each released version promised.
+
+That the check would notice is shown on copies: each breaking change is made to one, alone, and is named; each
+change that is growth is made to one, and passes.
+"""
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.machinery
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compat.noticed import current, noticed, released
+from wisp import catalogue
+
+SCHEMAS = catalogue.directory()
+RELEASES = sorted((SCHEMAS / "released").glob("1.*"))
+TODAY = current(SCHEMAS)
+
+
+def release(version: str, schemas: Path) -> Path:
+    tool = Path(__file__).parents[2] / "tools/release-schemas"
+    loader = importlib.machinery.SourceFileLoader("release_schemas", str(tool))
+    spec = importlib.util.spec_from_loader("release_schemas", loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module.release(version, schemas)  # type: ignore[no-any-return]
+
+
+@pytest.mark.skipif(not RELEASES, reason="nothing is released yet")
+@pytest.mark.parametrize("folder", RELEASES or [None], ids=lambda folder: folder.name if folder else "none")
+def test_no_client_of_a_released_version_notices_a_change(folder: Path) -> None:
+    assert noticed(released(folder), TODAY) == []
+
+
+@pytest.mark.skipif(not RELEASES, reason="nothing is released yet")
+@pytest.mark.parametrize("folder", RELEASES or [None], ids=lambda folder: folder.name if folder else "none")
+def test_what_was_released_is_as_it_was_released(folder: Path) -> None:
+    listed = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.name != "SHA256SUMS"}
+    assert there == listed
+
+
+def properties(kind: str) -> Callable[[Any], dict[str, Any]]:
+    return lambda files: files[kind]["properties"]  # type: ignore[no-any-return]
+
+
+INSTANCE, NETWORK, KEY, IMAGE, NAMESPACE = (properties(kind) for kind in ("instance", "network", "key", "image", "namespace"))
+
+BREAKING: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "a kind removed": ("network: removed", lambda now: now.pop("network")),
+    "a kind at another address": ("network: its address changed", lambda now: now["network"]["x-kind"].update(plural="nets")),
+    "a field removed": ("instance/firmware: removed", lambda now: INSTANCE(now).pop("firmware")),
+    "a field of an element removed": ("instance/disks/*/bus: removed", lambda now: INSTANCE(now)["disks"]["items"]["properties"].pop("bus")),
+    "a field of an object removed": ("instance/placement/node: removed", lambda now: INSTANCE(now)["placement"]["properties"].pop("node")),
+    "an enum narrowed": ("instance/video: enum narrowed", lambda now: INSTANCE(now)["video"]["enum"].remove("vga")),
+    "an enum where none was": ("key/rotation: enum narrowed", lambda now: KEY(now)["rotation"].update(enum=["a"])),
+    "a field that became required": ("instance/networks: became required", lambda now: now["instance"]["required"].append("networks")),
+    "a first requirement": ("key/role: became required", lambda now: now["key"].update(required=["role"])),
+    "a new field that is required": ("instance/tpm: became required", lambda now: (
+        INSTANCE(now).update(tpm={"type": "boolean"}), now["instance"]["required"].append("tpm"))),
+    "an element's field that became required": ("instance/disks/*/image: became required", lambda now: INSTANCE(now)["disks"]["items"]["required"].append("image")),
+    "a default changed": ("instance/power: default changed", lambda now: INSTANCE(now)["power"].update(default="off")),
+    "a default removed": ("network/nat: default changed", lambda now: NETWORK(now)["nat"].pop("default")),
+    "a default where none was": ("key/expires_at: default changed", lambda now: KEY(now)["expires_at"].update(default="2030-01-01T00:00:00Z")),
+    "immutability added": ("instance/cpus: became immutable", lambda now: INSTANCE(now)["cpus"].update({"x-immutable": True})),
+    "a minimum raised": ("instance/memory_mib: minimum tightened", lambda now: INSTANCE(now)["memory_mib"].update(minimum=64)),
+    "a maximum lowered": ("instance/cpus: maximum tightened", lambda now: INSTANCE(now)["cpus"].update(maximum=64)),
+    "a maximum where none was": ("namespace/quotas/cpus: maximum tightened", lambda now: NAMESPACE(now)["quotas"]["properties"]["cpus"].update(maximum=9)),
+    "a text shorter": ("instance/user_data: maxLength tightened", lambda now: INSTANCE(now)["user_data"].update(maxLength=1024)),
+    "a text longer at least": ("key/rotation: minLength tightened", lambda now: KEY(now)["rotation"].update(minLength=8)),
+    "a list shorter": ("network/dns_servers: maxItems tightened", lambda now: NETWORK(now)["dns_servers"].update(maxItems=1)),
+    "a list that became a set": ("network/dns_servers: uniqueItems changed", lambda now: NETWORK(now)["dns_servers"].update(uniqueItems=True)),
+    "a type changed": ("network/dhcp: type changed", lambda now: NETWORK(now)["dhcp"].update(type="string")),
+    "a format changed": ("network/cidr: format changed", lambda now: NETWORK(now)["cidr"].update(format="ipv4")),
+    "a pattern changed": ("key/secret: pattern changed", lambda now: KEY(now)["secret"].update(pattern="^[a-z]{32}$")),
+    "a pattern where none was": ("key/rotation: pattern changed", lambda now: KEY(now)["rotation"].update(pattern="^[a-z]+$")),
+    "a pattern changed where it is shared": ("image/sha256: pattern changed", lambda now: now["common"]["$defs"]["sha256"].update(pattern="^[0-9A-F]{64}$")),
+    "names that became narrower": ("common/name: pattern changed", lambda now: now["common"]["$defs"]["name"].update(pattern="^[a-z]+$")),
+    "fewer tags": ("common/metadata: maxProperties tightened", lambda now: now["common"]["$defs"]["metadata"].update(maxProperties=8)),
+    "narrower tags": ("common/metadata/KEY: pattern changed", lambda now: now["common"]["$defs"]["metadata"]["propertyNames"].update(pattern="^[a-z]+$")),
+    "shorter values of tags": ("common/metadata/VALUE: maxLength tightened", lambda now: now["common"]["$defs"]["metadata"]["additionalProperties"].update(maxLength=9)),
+    "an object closed": ("common/metadata: closed", lambda now: now["common"]["$defs"]["metadata"].update(additionalProperties=False)),
+    "a field that is hidden by now": ("image/source: writeOnly changed", lambda now: IMAGE(now)["source"].update(writeOnly=True)),
+    "a secret that is shown by now": ("key/secret: writeOnly changed", lambda now: KEY(now)["secret"].pop("writeOnly")),
+    "another unit": ("instance/memory_mib: x-unit changed", lambda now: INSTANCE(now)["memory_mib"].update({"x-unit": "GiB"})),
+    "a field that refers by now": ("image/format: x-refers-to changed", lambda now: IMAGE(now)["format"].update({"x-refers-to": {"kind": "image", "when_gone": "refuse"}})),
+    "a reference that holds what it names": ("instance/disks/*/image: x-refers-to changed", lambda now: (
+        INSTANCE(now)["disks"]["items"]["properties"]["image"]["x-refers-to"].update(when_gone="refuse"))),
+    "a field of binding removed": ("instance binding/interfaces/*/mac: removed", lambda now: (
+        now["instance"]["x-status"]["binding"]["properties"]["interfaces"]["items"]["properties"].pop("mac"))),
+    "a field of status removed": ("network status/mtu: removed", lambda now: now["network"]["x-status"]["status"]["properties"].pop("mtu")),
+    "a field of status of another type": ("network status/mtu: type changed", lambda now: now["network"]["x-status"]["status"]["properties"]["mtu"].update(type="string")),
+    "a member of the envelope removed": ("common/envelope/uid: removed", lambda now: now["common"]["$defs"]["envelope"]["properties"].pop("uid")),
+    "a member of the envelope not always there": ("common/envelope/uid: no longer always there", lambda now: now["common"]["$defs"]["envelope"]["required"].remove("uid")),
+    "a member of conditions removed": ("common/condition/since: removed", lambda now: now["common"]["$defs"]["condition"]["properties"].pop("since")),
+    "a member of problems removed": ("common/problem/errors/*/pointer: removed", lambda now: (
+        now["common"]["$defs"]["problem"]["properties"]["errors"]["items"]["properties"].pop("pointer"))),
+    "an error code removed": ("error in_use: removed", lambda now: now["errors"].pop("in_use")),
+    "an error code with another status": ("error in_use: its status changed", lambda now: now["errors"]["in_use"].update(status=423)),
+    "an error that is worth another try by now": ("error gone: its retryable changed", lambda now: now["errors"]["gone"].update(retryable=True)),
+}
+
+GROWTH: dict[str, Callable[[Any], object]] = {
+    "a new kind": lambda now: now.update(volume=dict(now["network"], title="volume")),
+    "a new field": lambda now: INSTANCE(now).update(tpm={"type": "boolean", "default": False}),
+    "a new value": lambda now: INSTANCE(now)["video"]["enum"].append("qxl"),
+    "a requirement less": lambda now: now["instance"]["required"].remove("disks"),
+    "wider bounds": lambda now: (INSTANCE(now)["cpus"].update(maximum=512), INSTANCE(now)["memory_mib"].pop("minimum")),
+    "what was fixed may change": lambda now: INSTANCE(now)["video"].pop("x-immutable"),
+    "a pattern less": lambda now: KEY(now)["secret"].pop("pattern"),
+    "more to see": lambda now: now["network"]["x-status"]["status"]["properties"].update(leases={"type": "integer"}),
+    "more in a problem": lambda now: now["common"]["$defs"]["problem"]["properties"].update(hint={"type": "string"}),
+    "a new code": lambda now: now["errors"].update(sleepy={"status": 503, "title": "Sleepy", "retryable": True, "description": "It sleeps."}),
+    "other words": lambda now: (INSTANCE(now)["cpus"].update(description="Cores."), now["errors"]["gone"].update(title="Gone")),
+    "what was shared spelled out": lambda now: IMAGE(now)["sha256"].update({k: v for k, v in now["common"]["$defs"]["sha256"].items() if k != "description"}),
+}
+
+
+@pytest.mark.parametrize("change", BREAKING)
+def test_what_a_client_could_notice_is_refused(change: str) -> None:
+    said, mutate = BREAKING[change]
+    now = copy.deepcopy(TODAY)
+    mutate(now)
+    assert said in noticed(TODAY, now)
+
+
+@pytest.mark.parametrize("change", GROWTH)
+def test_growth_is_welcome(change: str) -> None:
+    now = copy.deepcopy(TODAY)
+    GROWTH[change](now)
+    assert now != TODAY and noticed(TODAY, now) == []
+
+
+@pytest.fixture
+def schemas(tmp_path: Path) -> Path:
+    """A copy of the schema files of which nothing is released."""
+    return Path(shutil.copytree(SCHEMAS, tmp_path / "schemas", ignore=shutil.ignore_patterns("released")))
+
+
+def test_a_release_is_what_the_files_were_then_and_is_read_by_the_service(schemas: Path) -> None:
+    folder = release("1.0", schemas)
+    assert released(folder) == TODAY
+    assert "SHA256SUMS" in {path.name for path in folder.iterdir()}
+    assert catalogue.load(schemas).released[0]["network"] == TODAY["network"]
+
+
+def test_a_version_is_released_once_and_in_its_turn(schemas: Path) -> None:
+    for early in ("1.1", "2.0", "1.01", "v1.0", "../1.0"):
+        with pytest.raises(SystemExit):
+            release(early, schemas)
+    first = release("1.0", schemas)
+    (schemas / "v1/network.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        release("1.0", schemas)
+    assert released(first) == TODAY
+    assert release("1.1", schemas).name == "1.1"
