@@ -266,8 +266,6 @@ type NetworkBinding struct {
 // NetworkStatus is what is true now.
 type NetworkStatus struct {
 	Status
-	// The largest packet inside the network, bytes.
-	MTU *int64 `json:"mtu,omitempty"`
 }
 
 // NetworkBindingGateway is one value of NetworkBinding's gateway.

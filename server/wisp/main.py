@@ -18,6 +18,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,8 @@ def _fit() -> None:
     missing = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)})
     if missing:
         raise Unfit(f"some programs are missing: apt-get install --no-install-recommends {' '.join(missing)}")
+    if lacking := [name for name in ("libvirt", "pycdlib", "pyroute2") if not find_spec(name)]:
+        raise Unfit(f"Python's {', '.join(lacking)} is missing: pip install 'wisp[hypervisor]'")
     if os.geteuid() != 0:
         raise Unfit("it needs root for libvirt and network devices. Without it: wisp dev --simulate")
 
@@ -214,7 +217,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     option("--libvirt", metavar="URI", default="qemu:///system", help="which libvirt (qemu:///system)")
     option("--virt-type", choices=["auto", "kvm", "qemu"], default="auto",
            help="auto: KVM if it works, found by trying")
-    return parser.parse_args(argv)
+    asked = parser.parse_args(argv)
+    if asked.nodes < 1 or (not asked.simulate and (asked.nodes != 1 or asked.node_size)):
+        parser.error("--nodes is 1 or more; it and --node-size go with --simulate")
+    return asked
 
 
 def _address(text: str) -> str:

@@ -57,7 +57,7 @@ class Fabric(Protocol):
     def plug(self, tap: str, bridge: str) -> None:
         """Enslave a domain's tap to the bridge, up; one that is not there is no error."""
     def ping(self, gateway: Gateway, address: str, count: int) -> list[int]:
-        """Asks an address from inside the gateway so many times, for a second: microseconds of each answer."""
+        """Asks an address from inside the gateway so many times, for a second or two: microseconds of each answer."""
     def mtu(self) -> int:
         """Of every segment and of what is plugged into one, bytes: the underlay's less 50."""
     def close(self) -> None: ...

@@ -117,7 +117,7 @@ class Gateways:
     def ping(self, gateway: Gateway, address: str, count: int) -> list[int]:
         if self._owner(gateway.namespace) != gateway.uid:
             raise StepFailed("GatewayMissing", f"{gateway} is not here", patience=1)
-        argv = ["ping", "-n", "-c", str(count), "-i", "0.2", "-w", "1", address]
+        argv = ["ping", "-n", "-c", str(count), "-i", "0.2", "-W", "1", address]
         ended = links.inside(gateway.namespace, lambda: run(argv))
         if ended.returncode > 1:            # 1: no answer
             raise StepFailed("PingFailed", ended.stderr.strip(), patience=1)

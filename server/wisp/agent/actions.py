@@ -101,7 +101,8 @@ class Actions:
             try:
                 if self._put(resource, status, says, Born(resource.ref.key("intent"), resource.born)):
                     return
-                found = self._world.resource(resource.ref)
+                with self._mirror.held():
+                    found = self._world.resource(resource.ref)
                 if found is None or found.uid != resource.uid:
                     return
             except Problem as problem:
