@@ -78,8 +78,8 @@ def _run(asked: argparse.Namespace, state: Path, running: ExitStack, lost: threa
         service.ensure_namespace(namespace)
     for name, parts in _simulated(asked) if asked.simulate else _real(state, service.world.cluster, asked, running):
         if not parts.belongs(service.world.cluster):
-            raise Unfit(f"this machine serves another cluster than the one in {state}/etcd, says {state}/cluster. Bring "
-                        "that store back, or remove the file to serve this one; the other's machines stay as they are")
+            raise Unfit(f"this machine serves another cluster than the one in {state}/etcd, says {state}/cluster. "
+                        "Bring that store back, or remove the file: the other's machines stay as they are")
         service.join(name, parts)
     if asked.metrics:
         log.info("metrics: %s", _serve(service.metrics.app, asked.metrics, service, running, threads=2))

@@ -23,7 +23,14 @@ def put(served: Any, session: requests.Session, name: str) -> int:
                        headers=headers, timeout=60).status_code
 
 
-def test_under_load_what_was_answered_is_recorded_and_nothing_else(served: Any) -> None:
+def test_under_load_what_was_answered_is_recorded_and_nothing_else(served: Any, monkeypatch: Any) -> None:
+    commit = served.cloud.store.commit
+
+    def slowly(*asked: Any) -> int:         # so that at any moment some are recorded and not answered
+        revision: int = commit(*asked)
+        threading.Event().wait(0.02)
+        return revision
+    monkeypatch.setattr(served.cloud.store, "commit", slowly)
     answers: Counter[int] = Counter()
     told: set[str] = set()
     busy = threading.Barrier(CALLERS + 1)
@@ -58,7 +65,7 @@ def test_who_had_asked_before_the_end_is_answered(served: Any) -> None:
     for each in callers:
         each.sendall(request.encode())
     served.close()
-    codes = Counter()
+    codes: Counter[int | str] = Counter()
     for each in callers:
         with each, http.client.HTTPResponse(each) as answer:
             try:
