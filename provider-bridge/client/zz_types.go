@@ -57,9 +57,9 @@ var Images = Kind[ImageSpec, ImageBinding, ImageStatus]{Name: "image", Plural: "
 type ImageSpec struct {
 	// Where it comes from. Another origin of the same content may be set at any time.
 	Source ImageSource `json:"source"`
-	// SHA-256 of what the origin serves; anything else is refused. Cannot change once set.
+	// SHA-256 of what the origin serves, as it is served; anything else is refused. Cannot change once set.
 	SHA256 string `json:"sha256"`
-	// What the origin serves. One of `qcow2`, `raw`. Default: `qcow2`. Cannot change once set.
+	// What the origin serves. A `qcow2` that names other files (a backing or data file) is refused. One of `qcow2`, `raw`. Default: `qcow2`. Cannot change once set.
 	Format *string `json:"format,omitempty"`
 }
 
@@ -74,9 +74,9 @@ type ImageStatus struct {
 
 // ImageSource is one value of Image's source.
 type ImageSource struct {
-	// How to get it. One of `url`.
+	// How to get it: `url` fetches it over HTTP. One of `url`.
 	Kind string `json:"kind"`
-	// An http or https address.
+	// Its http or https address. Each node that needs it fetches it from there; a download that was cut is resumed.
 	URL string `json:"url"`
 }
 
@@ -90,11 +90,11 @@ var Instances = Kind[InstanceSpec, InstanceBinding, InstanceStatus]{Name: "insta
 type InstanceSpec struct {
 	// Virtual CPUs. A running instance is restarted to change them. From 1 to 256.
 	CPUs int64 `json:"cpus"`
-	// Memory. A running instance is restarted to change it. In MiB. From 32 to 4194304.
+	// Memory. A running instance is restarted to change it. All of it is set aside on its node. In MiB. From 32 to 4194304.
 	MemoryMiB int64 `json:"memory_mib"`
 	// Its disks, in order; it boots from the first. At most 16. Cannot change once set.
 	Disks []InstanceDisk `json:"disks"`
-	// Its interfaces, in order. At most 16. Default: `[]`. Cannot change once set.
+	// Its interfaces, in order; each is one network card of the guest. At most 16. Default: `[]`. Cannot change once set.
 	Networks []InstanceNetwork `json:"networks,omitempty"`
 	// Public keys, in the form of a line of `authorized_keys`, offered to the guest. At most 32. Default: `[]`. Cannot change once set.
 	SSHKeys []string `json:"ssh_keys,omitempty"`
@@ -102,46 +102,46 @@ type InstanceSpec struct {
 	UserData *string `json:"user_data,omitempty"`
 	// Whether it runs. An instance that stops by itself while it should be `on` is started again. One of `on`, `off`, `paused`. Default: `on`.
 	Power *string `json:"power,omitempty"`
-	// What boots it. One of `bios`, `uefi`. Default: `bios`. Cannot change once set.
+	// What boots it: `bios`, or `uefi` for images that need it. One of `bios`, `uefi`. Default: `bios`. Cannot change once set.
 	Firmware *string `json:"firmware,omitempty"`
 	// The graphics card that the guest sees. One of `none`, `vga`, `virtio`. Default: `none`. Cannot change once set.
 	Video *string `json:"video,omitempty"`
-	// Where it may run. Default: `{}`. Cannot change once set.
+	// Where it may run; empty, the cloud chooses among all nodes. Default: `{}`. Cannot change once set.
 	Placement *InstancePlacement `json:"placement,omitempty"`
 }
 
 // InstanceBinding is what it was given.
 type InstanceBinding struct {
-	// The node it runs on.
+	// The node it was placed on, where its disks are.
 	Node *string `json:"node,omitempty"`
-	// One for each of `networks`.
+	// What each of `networks` was given, in the same order.
 	Interfaces []InstanceBindingInterface `json:"interfaces,omitempty"`
-	// One for each of `disks`.
+	// What each of `disks` was made from, in the same order.
 	Disks []InstanceBindingDisk `json:"disks,omitempty"`
 }
 
 // InstanceStatus is what is true now.
 type InstanceStatus struct {
 	Status
-	// Whether it runs: `on`, `off`, `paused` or `crashed`. One of `on`, `off`, `paused`, `crashed`.
+	// Whether it runs, as its node sees it: `on`, `off`, `paused` or `crashed`. One of `on`, `off`, `paused`, `crashed`.
 	Power *string `json:"power,omitempty"`
 }
 
 // InstanceDisk is one value of Instance's disk.
 type InstanceDisk struct {
-	// The image it begins as; absent, it begins empty.
+	// The image it begins as: `name`, or `namespace/name` of a namespace that trusts ours. Absent, it begins empty.
 	Image *string `json:"image,omitempty"`
 	// Its size; never less than its image's. In GiB. From 1 to 65536.
 	SizeGiB int64 `json:"size_gib"`
-	// How the guest sees it. One of `virtio`, `scsi`, `sata`. Default: `virtio`.
+	// How the guest sees it. `virtio` is the fastest and needs its drivers, which every current Linux has; `scsi` and `sata` suit guests without them. One of `virtio`, `scsi`, `sata`. Default: `virtio`.
 	Bus *string `json:"bus,omitempty"`
 }
 
 // InstanceNetwork is one value of Instance's network.
 type InstanceNetwork struct {
-	// The network it is plugged into.
+	// The network it is plugged into: `name`, or `namespace/name` of a namespace that trusts ours.
 	Network string `json:"network"`
-	// A wished address; absent, a free one is chosen.
+	// A wished address: a host address of the network, not its first, which is the gateway's. Absent, a free one is chosen.
 	Address *string `json:"address,omitempty"`
 	// A wished MAC address; absent, one is chosen.
 	MAC *string `json:"mac,omitempty"`
@@ -151,15 +151,15 @@ type InstanceNetwork struct {
 
 // InstancePlacement is one value of Instance's placement.
 type InstancePlacement struct {
-	// Only on this node.
+	// Only on this node; absent, on any. If that node has no room, the instance is refused.
 	Node *string `json:"node,omitempty"`
 }
 
 // InstanceBindingInterface is one value of InstanceBinding's interface.
 type InstanceBindingInterface struct {
-	// Its address.
+	// Its address: the wished one, or the one chosen.
 	Address *string `json:"address,omitempty"`
-	// Its MAC address.
+	// Its MAC address: the wished one, or the one chosen.
 	MAC *string `json:"mac,omitempty"`
 }
 
@@ -223,17 +223,17 @@ type NamespaceStatus struct {
 
 // NamespaceQuotas is one value of Namespace's quotas.
 type NamespaceQuotas struct {
-	// Instances. At least 0.
+	// How many instances, running or not. At least 0.
 	Instances *int64 `json:"instances,omitempty"`
-	// Virtual CPUs of all instances. At least 0.
+	// Virtual CPUs of all instances together, running or not. At least 0.
 	CPUs *int64 `json:"cpus,omitempty"`
-	// Memory of all instances. In MiB. At least 0.
+	// Memory of all instances together, running or not. In MiB. At least 0.
 	MemoryMiB *int64 `json:"memory_mib,omitempty"`
-	// Declared size of all disks. In GiB. At least 0.
+	// Declared size of all disks together, whatever they hold. In GiB. At least 0.
 	DiskGiB *int64 `json:"disk_gib,omitempty"`
-	// Networks. At least 0.
+	// How many networks, in use or not. At least 0.
 	Networks *int64 `json:"networks,omitempty"`
-	// Addresses taken by interfaces. At least 0.
+	// How many addresses its interfaces take, on whichever networks. At least 0.
 	Addresses *int64 `json:"addresses,omitempty"`
 }
 
@@ -251,13 +251,13 @@ type NetworkSpec struct {
 	DHCP *bool `json:"dhcp,omitempty"`
 	// Whether instances reach the outside, masqueraded by the gateway. Default: `true`.
 	NAT *bool `json:"nat,omitempty"`
-	// Name servers that instances are told of. At most 3. Default: `[]`.
+	// Name servers that instances are told of by DHCP and in their config drive, in this order. At most 3. Default: `[]`.
 	DNSServers []string `json:"dns_servers,omitempty"`
 }
 
 // NetworkBinding is what it was given.
 type NetworkBinding struct {
-	// The VXLAN network identifier.
+	// The VXLAN network identifier that keeps it apart from all others.
 	VNI *int64 `json:"vni,omitempty"`
 	// Where its gateway is and by which addresses.
 	Gateway *NetworkBindingGateway `json:"gateway,omitempty"`
@@ -299,20 +299,20 @@ type NodeBinding struct {
 // NodeStatus is what is true now.
 type NodeStatus struct {
 	Status
-	// Processors.
+	// How many processors it has; more virtual CPUs than that may be placed on it.
 	CPUs *int64 `json:"cpus,omitempty"`
-	// Memory.
+	// How much memory it has for instances.
 	MemoryMiB *int64 `json:"memory_mib,omitempty"`
 	// Size of what holds the disks of instances.
 	DiskGiB *int64 `json:"disk_gib,omitempty"`
 	// The largest packet inside its networks, bytes.
 	MTU *int64 `json:"mtu,omitempty"`
-	// Its address on the underlay.
+	// Its address on the underlay: where other nodes send the frames of networks to.
 	Underlay *string `json:"underlay,omitempty"`
 	// How guests run, as found by trying: `kvm`, or `qemu` (emulation).
 	VirtType *string `json:"virt_type,omitempty"`
-	// Why so.
+	// Why guests run so, as a sentence.
 	VirtReason *string `json:"virt_reason,omitempty"`
-	// Of what it runs on.
+	// Versions of what it runs on, by name.
 	Versions map[string]string `json:"versions,omitempty"`
 }

@@ -96,8 +96,8 @@ BREAKING: dict[str, tuple[str, Callable[[Any], object]]] = {
         INSTANCE(now)["disks"]["items"]["properties"]["image"]["x-refers-to"].update(when_gone="refuse"))),
     "a field of binding removed": ("instance binding/interfaces/*/mac: removed", lambda now: (
         now["instance"]["x-status"]["binding"]["properties"]["interfaces"]["items"]["properties"].pop("mac"))),
-    "a field of status removed": ("network status/mtu: removed", lambda now: now["network"]["x-status"]["status"]["properties"].pop("mtu")),
-    "a field of status of another type": ("network status/mtu: type changed", lambda now: now["network"]["x-status"]["status"]["properties"]["mtu"].update(type="string")),
+    "a field of status removed": ("node status/mtu: removed", lambda now: now["node"]["x-status"]["status"]["properties"].pop("mtu")),
+    "a field of status of another type": ("node status/mtu: type changed", lambda now: now["node"]["x-status"]["status"]["properties"]["mtu"].update(type="string")),
     "a member of the envelope removed": ("common/envelope/uid: removed", lambda now: now["common"]["$defs"]["envelope"]["properties"].pop("uid")),
     "a member of the envelope not always there": ("common/envelope/uid: no longer always there", lambda now: now["common"]["$defs"]["envelope"]["required"].remove("uid")),
     "a member of conditions removed": ("common/condition/since: removed", lambda now: now["common"]["$defs"]["condition"]["properties"].pop("since")),

@@ -20,6 +20,7 @@ Json = Mapping[str, Any]
 SYSTEM = "system"
 OVERCOMMIT = {"cpus": 3, "memory_mib": 1, "disk_gib": 1}
 RESERVE = {"cpus": 0, "memory_mib": 0, "disk_gib": 5}
+DONE = {"changed", "equal", "retired", "forgotten", "absent", "there"}
 LONG_AGO = "2020-01-01T00:00:00Z"
 
 
@@ -50,8 +51,17 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Get:
+    token: str
+    ref: Ref
+
+
+Operation = Put | Delete | Get
+
+
+@dataclass(frozen=True)
 class Answer:
-    """`word`: created, done, or the problem's code. `document`: of a PUT."""
+    """`word`: created, done, or the problem's code. `document`: of a PUT or GET."""
 
     word: str
     document: Json
@@ -142,19 +152,16 @@ class Model:
         return sorted(ref.name for ref, doc in self.docs.items() if (ref.kind, ref.namespace) == (kind, namespace)
                       and self.sees(caller, ref) and metadata.items() <= doc.metadata.items())
 
-    def got(self, token: str, ref: Ref) -> Doc | str:
-        if not (caller := self.caller(token)):
-            return "unauthenticated"
-        return self.docs[ref] if ref in self.docs and self.sees(caller, ref) else "not_found"
-
     # --- how an operation must end
 
-    def verdict(self, op: Put | Delete, *, rehearsed: bool = False) -> str:
-        """created, changed, equal, retired, forgotten, absent, or a problem's code."""
+    def verdict(self, op: Operation, *, rehearsed: bool = False) -> str:
+        """created, changed, equal, retired, forgotten, absent, there, or a problem's code."""
         if not (caller := self.caller(op.token)):
             return "unauthenticated"
         if not self.sees(caller, op.ref):
             return "not_found"
+        if isinstance(op, Get):
+            return "there" if op.ref in self.docs else "not_found"
         own = caller[0] in (SYSTEM, op.ref.namespace)
         privileged = op.ref.namespace == CLUSTER or op.ref.kind == "key"
         if not own or caller[1] == "viewer" or (privileged and caller[1] != "admin"):
@@ -254,12 +261,13 @@ class Model:
 
     # --- what is then
 
-    def after(self, op: Put | Delete, answer: Answer) -> Model:
+    def after(self, op: Operation, answer: Answer) -> Model:
         """Raises Divergence when it should not have ended so."""
         expected = self.verdict(op)
-        heard = {"changed": "done", "equal": "done", "retired": "done", "forgotten": "done", "absent": "done"}.get(expected, expected)
-        if answer.word not in heard.split(" or "):
+        if answer.word not in ("done" if expected in DONE else expected).split(" or "):
             raise Divergence(f"{op} ended as {answer.word!r}, the model says {expected!r}")
+        if expected == "there":
+            agree(f"GET of the {op.ref}", seen(answer.document), promised(self.docs[op.ref]))
         if isinstance(op, Put) and expected in ("created", "changed", "equal"):
             return self._with(self._recorded(op, expected, answer.document))
         if expected == "retired":

@@ -29,13 +29,13 @@ from model import (
     Delete,
     Divergence,
     Doc,
+    Get,
     Model,
+    Operation,
     Put,
     agree,
     hosts,
     named_by,
-    promised,
-    seen,
 )
 
 from wisp.admission import stray_claims
@@ -60,13 +60,18 @@ PATIENCE = 5.0
 IMAGE = {"source": {"kind": "url", "url": "http://images.example/a"}, "sha256": "0" * 64}
 FURNITURE = {
     **{Ref("namespace", CLUSTER, home): {"trusts": trusts} for home, trusts in (("web", []), ("shop", ["web"]), ("lab", []))},
-    **{Ref("network", home, "a"): {"cidr": "10.0.0.0/29"} for home in HOMES},
-    **{Ref("image", home, "a"): IMAGE for home in HOMES},
-    **{Ref("key", home, "a"): {"role": role} for home, role in (("web", "admin"), ("web", "editor"), ("shop", "viewer"))}}
+    **{Ref("network", home, "a"): {"cidr": "10.0.0.0/29"} for home in ("web", "shop")},
+    **{Ref("image", home, "a"): IMAGE for home in ("web", "shop")},
+    **{Ref("key", home, name): {"role": role} for home in ("web", "shop") for name, role in (("a", "editor"), ("b", "viewer"))}}
 """What every cloud begins with."""
 PLAIN: dict[str, Any] = {
     "instance": {"cpus": 1, "memory_mib": 64, "disks": [{"size_gib": 1}], "networks": [{"network": "a"}]},
     "network": {"cidr": "10.0.0.0/29"}, "image": IMAGE, "key": {}, "namespace": {}}
+TURNS: dict[str, list[dict[str, Any]]] = {
+    "instance": [{"power": "off"}, {"cpus": 3}, {"memory_mib": 256}], "network": [{"nat": False}], "image": [{}],
+    "key": [{"role": "viewer"}, {"rotation": "again"}], "node": [{"cordoned": True}, {"cordoned": False}],
+    "namespace": [{"quotas": {"instances": 0, "networks": 0}}, {"trusts": []}, {"quotas": {}}]}
+"""Changes that another operation may stand or fall with."""
 
 # --- what is asked for
 
@@ -126,15 +131,16 @@ changes = some(cpus=st.sampled_from([1, 3, 5]), memory_mib=st.sampled_from([64, 
                nat=st.booleans(), role=roles, rotation=names, secret=secrets, quotas=quotas, dns_servers=st.just(["192.0.2.1"]),
                trusts=st.lists(tenants, unique=True, max_size=2), cordoned=st.booleans())
 metadata = st.sampled_from([{}, {}, {"tier": "x"}, {"tier": "y"}])
-whos = st.sampled_from(range(24))
-"""Below fourteen it is the administrator; the others bear some key that was ever shown, revoked ones too."""
+ROOTS = 14
+whos = st.sampled_from(range(ROOTS + 12))
+"""Below ROOTS it is the administrator; the others bear some key that was ever shown, revoked ones too."""
 conditions = st.sampled_from(["", "", "", "", "now", "stale", "any", "absent"])
-Draft = Callable[["Operations"], Put | Delete]
+Draft = Callable[["Operations"], Operation]
 
 
 def _put(who: int, wish: tuple[Ref, Any], tags: dict[str, str], condition: str) -> Draft:
     def op(cloud: Operations) -> Put:
-        return Put(cloud.token(who), wish[0], wish[1], tags, cloud.tag(wish[0], condition), condition == "absent")
+        return Put(cloud.token(who, wish[0].namespace), wish[0], wish[1], tags, cloud.tag(wish[0], condition), condition == "absent")
     return op
 
 
@@ -143,32 +149,37 @@ def _again(who: int, ref: Ref, pick: int, changed: dict[str, Any]) -> Draft:
     return lambda cloud: cloud.again(who, ref if pick % 3 == 0 else cloud.something(pick, ref), changed)
 
 
-def _rival(pick: int, changed: dict[str, Any], ends: bool) -> Draft:
-    """Ends or changes what the other operation rests on: its target, its namespace, its references, its key."""
-    def op(cloud: Operations) -> Put | Delete:
+def _rival(pick: int, ends: bool) -> Draft:
+    """Ends or changes what the other operation rests on (its target, its namespace, what it refers to, the node, the
+    key it came with), or wants the same."""
+    def op(cloud: Operations) -> Operation:
         ground = sorted(cloud.ground_of(cloud.first))
         ref = ground[pick % len(ground)]
-        return Delete(cloud.root, ref) if ends and ref.kind != "node" else cloud.again(0, ref, changed)
+        if ref not in cloud.model.docs and isinstance(cloud.first, Put) and ref.kind == cloud.first.ref.kind:
+            return cloud.twin(cloud.first, ref)
+        turns = TURNS[ref.kind]
+        return Delete(cloud.root, ref) if ends and ref.kind != "node" else cloud.again(0, ref, turns[pick % len(turns)])
     return op
 
 
 def _delete(who: int, ref: Ref, condition: str) -> Draft:
-    return lambda cloud: Delete(cloud.token(who), ref, cloud.tag(ref, condition))
+    return lambda cloud: Delete(cloud.token(who, ref.namespace), ref, cloud.tag(ref, condition))
 
 
 def _clear(who: int, ref: Ref, pick: int) -> Draft:
     """Deletes something that is there."""
-    return lambda cloud: Delete(cloud.token(who), cloud.something(pick, ref))
+    return lambda cloud: Delete(cloud.token(who, ref.namespace), cloud.something(pick, ref))
 
 
 puts = st.builds(_put, whos, wished, metadata, conditions)
 agains = st.builds(_again, whos, aims, picks, changes)
 clears = st.builds(_clear, whos, aims, picks)
 deletes = st.builds(_delete, whos, aims, conditions)
-operations = of((puts, 4), (agains, 4), (clears, 1), (deletes, 1))
+dissolutions = st.builds(_delete, st.just(0), st.just(namespace_ref("lab")), st.just(""))
+operations = of((puts, 4), (agains, 4), (clears, 1), (deletes, 1), (dissolutions, 1))
 
 
-rivals = st.builds(_rival, picks, changes, st.booleans())
+rivals = st.builds(_rival, picks, st.booleans())
 
 
 # --- the cloud
@@ -251,19 +262,31 @@ class Operations(RuleBasedStateMachine):
     def recorded(self) -> list[Ref]:
         return [Ref.of_key(entry.key)[1] for entry in self.store.read(under(f"{PREFIX}intent/")).spans[0]]
 
-    def token(self, who: int) -> str:
-        return self.root if who < 14 else [*reversed(self.tokens)][(who - 14) % len(self.tokens)]
+    def token(self, who: int, home: str) -> str:
+        """Of those who are not the administrator, every other one is of that namespace, if anyone is."""
+        known = [*reversed(self.tokens)]
+        if who % 2:
+            known = [token for token in known if (self.model.caller(token) or ("",))[0] == home] or known
+        return self.root if who < ROOTS else known[(who - ROOTS) // 2 % len(known)]
 
     def again(self, who: int, ref: Ref, changed: dict[str, Any]) -> Put:
         known, was = self.catalogue.kinds[ref.kind].document["properties"], self.model.docs.get(ref)
         spec = {**(was.spec if was else PLAIN[ref.kind]), **{name: value for name, value in changed.items() if name in known}}
-        return Put(self.token(who), ref, spec, was.metadata if was else {})
+        return Put(self.token(who, ref.namespace), ref, spec, was.metadata if was else {})
 
-    def ground_of(self, op: Put | Delete) -> set[Ref]:
+    def twin(self, op: Put, ref: Ref) -> Put:
+        """The same under another name, an instance on another node."""
+        other = "n1" if op.spec.get("placement", {}).get("node") == "n2" else "n2"
+        return Put(self.root, ref, {**op.spec, "placement": {"node": other}} if ref.kind == "instance" else op.spec, {})
+
+    def ground_of(self, op: Operation) -> set[Ref]:
         bearer = {ref for ref, doc in self.model.docs.items() if doc.token == op.token and ref != ROOT}
         home = {namespace_ref(op.ref.namespace)} if op.ref.namespace != CLUSTER else set()
+        inside = {Ref("image", op.ref.name, "d")} if op.ref.kind == "namespace" else set()
         nodes = {node_ref(name) for name in NODES} if op.ref.kind == "instance" else set()
-        return {op.ref} | bearer | home | nodes | (named_by(op.ref, op.spec) if isinstance(op, Put) else set())
+        named = named_by(op.ref, op.spec) if isinstance(op, Put) else set()
+        users = {Ref("instance", op.ref.namespace, "d")} if op.ref.kind in ("instance", "network", "image") else set()
+        return {op.ref} | bearer | home | inside | nodes | named | users
 
     def something(self, pick: int, otherwise: Ref) -> Ref:
         """What is there, most often an instance."""
@@ -277,13 +300,15 @@ class Operations(RuleBasedStateMachine):
 
     # --- asking
 
-    def ask(self, door: int, op: Put | Delete, **said: Any) -> Answer:
+    def ask(self, door: int, op: Operation, **said: Any) -> Answer:
         resources = self.doors[door].resources
         try:
             caller = resources.authenticate(f"Bearer {op.token}")
             if isinstance(op, Delete):
                 resources.delete(caller, op.ref, if_match=op.if_match)
                 return Answer("done", {})
+            if isinstance(op, Get):
+                return Answer("done", resources.get(caller, op.ref))
             body = {"spec": op.spec, "metadata": op.metadata}
             outcome = resources.put(caller, op.ref, body, if_match=op.if_match, create_only=op.create_only, **said)
         except Problem as problem:
@@ -303,10 +328,10 @@ class Operations(RuleBasedStateMachine):
         self.done(door, op)
         if told and op.ref.kind == "instance":
             agree(f"what was foretold of the {op.ref}", told["binding"], self.model.docs[op.ref].binding)
-        self.get(1 - door, who, op.ref)
+        self.done(1 - door, Get(self.token(who, op.ref.namespace), op.ref))
         self.walk(1 - door, who, op.ref.kind, op.ref.namespace, tags)
 
-    def done(self, door: int, op: Put | Delete) -> None:
+    def done(self, door: int, op: Operation) -> None:
         before, expected = self.store.revision(), self.model.verdict(op)
         Operations.ends[f"{op.ref.kind} {expected}"] += 1
         self.model = self.model.after(op, self.ask(door, op))
@@ -329,10 +354,11 @@ class Operations(RuleBasedStateMachine):
 
     @rule(first=operations, others=st.lists(of((rivals, 3), (operations, 1)), min_size=1, max_size=2))
     def overlap(self, first: Draft, others: list[Draft]) -> None:
-        """The others come through the second door just before the first, decided at the first one, is committed."""
+        """The others come through the second door just before the first, decided at the first one, is committed; then
+        somebody looks there at what the first is about, so that its place in the order shows."""
         op = self.first = first(self)
-        rest = [other(self) for other in others]
-        heard: list[tuple[Put | Delete, Answer]] = []
+        rest = [*(other(self) for other in others), Get(self.root, op.ref)]
+        heard: list[tuple[Operation, Answer]] = []
         self.lines[0].meanwhile(lambda: heard.extend((each, self.ask(1, each)) for each in rest))
         answer = self.ask(0, op)
         self.lines[0].meanwhile(lambda: None)
@@ -340,7 +366,7 @@ class Operations(RuleBasedStateMachine):
         orders = [[*heard[:n], (op, answer), *heard[n:]] for n in range(len(heard), -1, -1)]
         self.model = self.explained(orders)
 
-    def explained(self, orders: Sequence[Sequence[tuple[Put | Delete, Answer]]]) -> Model:
+    def explained(self, orders: Sequence[Sequence[tuple[Operation, Answer]]]) -> Model:
         """What is then, by an order that explains both the answers and the books."""
         found = []
         for order in orders:
@@ -354,19 +380,9 @@ class Operations(RuleBasedStateMachine):
                 found.append(str(divergence))
         raise Divergence("no order explains these answers:\n" + "\n".join(found))
 
-    def get(self, door: int, who: int, ref: Ref) -> None:
-        token, resources = self.token(who), self.doors[door].resources
-        expected = self.model.got(token, ref)
-        try:
-            shown: Any = resources.get(resources.authenticate(f"Bearer {token}"), ref)
-        except Problem as problem:
-            shown = problem.code
-        agree(f"GET of the {ref}", seen(shown) if isinstance(shown, dict) else shown,
-              expected if isinstance(expected, str) else promised(expected))
-
     def walk(self, door: int, who: int, kind: str, namespace: str, tags: dict[str, str]) -> None:
         """A list, page by page, the doors taking turns."""
-        token, found = self.token(who), list[str]()
+        token, found = self.token(who, namespace), list[str]()
         told: Any = found
         try:
             after = None

@@ -15,6 +15,8 @@ from wisp.store import under
 
 NETWORKS = "/v1/namespaces/web/networks"
 CALLERS = 12
+LONGER_THAN_A_SHRUG = 1.5
+"""Seconds: the listener's threads are given one to end in, whoever they are at work for."""
 
 
 def put(served: Any, session: requests.Session, name: str) -> int:
@@ -25,10 +27,13 @@ def put(served: Any, session: requests.Session, name: str) -> int:
 
 def test_under_load_what_was_answered_is_recorded_and_nothing_else(served: Any, monkeypatch: Any) -> None:
     commit = served.cloud.store.commit
+    ending, caught, go_on = threading.Event(), threading.Event(), threading.Event()
 
-    def slowly(*asked: Any) -> int:         # so that at any moment some are recorded and not answered
+    def slowly(*asked: Any) -> int:         # when the end comes, some are recorded and not answered yet
         revision: int = commit(*asked)
-        threading.Event().wait(0.02)
+        if ending.is_set():
+            caught.set()
+            go_on.wait()
         return revision
     monkeypatch.setattr(served.cloud.store, "commit", slowly)
     answers: Counter[int] = Counter()
@@ -51,6 +56,9 @@ def test_under_load_what_was_answered_is_recorded_and_nothing_else(served: Any, 
     for each in callers:
         each.start()
     busy.wait()
+    ending.set()
+    caught.wait()
+    threading.Timer(LONGER_THAN_A_SHRUG, go_on.set).start()
     served.close()
     for each in callers:
         each.join()

@@ -92,15 +92,23 @@ def test_nothing_of_the_template_is_left_in_it(described: dict[str, Any]) -> Non
 
 
 def test_the_places_in_an_address_are_its_parameters(described: dict[str, Any]) -> None:
-    for address, item in described["paths"].items():
-        named = [found(described, parameter)["name"] for parameter in item.get("parameters", [])]
-        assert named == re.findall(r"\{(\w+)\}", address)
+    for address, _, operation in operations(described):
+        known = [found(described, parameter) for parameter in operation["parameters"]]
+        assert [each["name"] for each in known if each["in"] == "path"] == re.findall(r"\{(\w+)\}", address)
+
+
+def test_every_field_is_described_in_a_sentence(described: dict[str, Any]) -> None:
+    for name, schema in described["components"]["schemas"].items():
+        for node in nodes(schema):
+            for field, value in node["properties"].items() if isinstance(node.get("properties"), dict) else ():
+                words = found(described, value)["description"]
+                assert words.endswith(".") and len(words.split()) > 1, f"{name}: {field}"
 
 
 def test_a_link_leads_to_an_operation_and_names_parameters_of_it(described: dict[str, Any]) -> None:
     known = {operation["operationId"]: {f"{parameter['in']}.{parameter['name']}" for parameter in (
-        found(described, each) for each in [*described["paths"][address].get("parameters", []), *operation.get("parameters", [])])}
-        for address, _, operation in operations(described)}
+        found(described, each) for each in operation["parameters"])}
+        for _, _, operation in operations(described)}
     links = [(name, link) for _, _, operation in operations(described) for answer in operation["responses"].values()
              for name, link in answer.get("links", {}).items()]
     assert {"getNetwork", "deleteNetwork", "putNetwork", "listNetworks", "listChanges"} <= {name for name, _ in links}

@@ -5,6 +5,7 @@ the page load and ask this service alone, and run no script but the files served
 """
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 
@@ -48,6 +49,6 @@ class DocsFile:
 
 
 def _row(code: str, entry: ErrorEntry) -> str:
-    cells = [f"<code>{code}</code>", str(entry.status), "yes" if entry.retryable else "no",
-             f"{escape(entry.title)}. {escape(entry.description)}"]
+    meaning = re.sub("`(.+?)`", r"<code>\1</code>", f"{escape(entry.title)}. {escape(entry.description)}")
+    cells = [f"<code>{code}</code>", str(entry.status), "yes" if entry.retryable else "no", meaning]
     return f'<tr id="{code}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -53,7 +53,7 @@ def describe(catalogue: Catalogue, routes: Mapping[str, object]) -> Json:
     responses: Json = {}
     for address, item in outline["paths"].items():
         for operation in (item[method] for method in METHODS if method in item):
-            _link(operation, address)
+            _place(operation, address)
             for status, name, response in _problems(operation.pop("problems"), catalogue.errors):
                 responses[name] = response
                 operation["responses"].setdefault(str(status), _ref("responses", name))
@@ -88,16 +88,14 @@ def _addressed(address: str, resource: object, templates: Json, plain: Json) -> 
         content = item["put"]["requestBody"]["content"]["application/json"]
         content["examples"] = {f"{schema.kind}-{number}": {"value": {"spec": example}}
                                for number, example in enumerate(schema.document["examples"], 1)}
-    return address, {"parameters": [_ref("parameters", place) for place in _places(address)], **item}
+    return address, item
 
 
-def _places(address: str) -> list[str]:
-    return re.findall(r"\{(\w+)\}", address)
-
-
-def _link(operation: Json, address: str) -> None:
-    """A link is named after the operation that it leads to; that is at the same place unless it says otherwise."""
-    here = {f"path.{place}": f"$request.path.{place}" for place in _places(address)}
+def _place(operation: Json, address: str) -> None:
+    """The address's own parameters, for it and its links; a link is named after the operation that it leads to."""
+    places = re.findall(r"\{(\w+)\}", address)
+    operation["parameters"] = [_ref("parameters", place) for place in places] + operation.get("parameters", [])
+    here = {f"path.{place}": f"$request.path.{place}" for place in places}
     for answered in operation["responses"].values():
         answered.setdefault("headers", {})["X-Request-Id"] = _ref("headers", "X-Request-Id")
         for name, link in answered.get("links", {}).items():
