@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from wisp.resource import Json, Resource
+from wisp.resource import CLUSTER, Json, Ref, Resource
 
 RANK = {"False": 0, "Unknown": 1, "True": 2}
 
@@ -58,12 +58,16 @@ def over(before: Json, ready: bool, reason: str, message: str, at: str) -> dict[
     return {**before, "finished_at": at, "conditions": [*failed, final]}
 
 
+def addressed(ref: Ref) -> dict[str, str]:
+    """How a resource is named to a caller; a cluster kind has no namespace."""
+    return {"kind": ref.kind, **({"namespace": ref.namespace} if ref.namespace != CLUSTER else {}), "name": ref.name}
+
+
 def document(resource: Resource, places: Collection[str], live: Collection[str],
              hidden: Collection[str]) -> dict[str, Any]:
     """The resource as it is shown."""
     ref, intent = resource.ref, resource.intent
-    return {"kind": ref.kind, **({"namespace": ref.namespace} if ref.namespace != "-" else {}), "name": ref.name,
-            "uid": intent.uid, "generation": intent.generation,
+    return {**addressed(ref), "uid": intent.uid, "generation": intent.generation,
             "created_at": intent.created_at, "updated_at": intent.updated_at, "metadata": dict(intent.metadata),
             "spec": {name: value for name, value in intent.spec.items() if name not in hidden},
             "binding": dict(resource.binding), "status": view(resource, places, live)}

@@ -24,7 +24,7 @@ from typing import Any
 
 from wisp.admission import SYSTEM, Admission, Caller, Decision, Wish, stray_claims
 from wisp.catalogue import Catalogue
-from wisp.conditions import document, has_failed, is_ready
+from wisp.conditions import addressed, document, has_failed, is_ready
 from wisp.errors import Fault, Problem
 from wisp.feed import Feed
 from wisp.journal import Journal
@@ -303,7 +303,7 @@ class Resources:
                 found = [(ref, self._world.resource(ref)) for ref in refs]
                 items = [self._shown(resource) for _, resource in found if resource]
             if refs or self._closing or time.monotonic() >= end:
-                gone = [{"kind": ref.kind, "namespace": ref.namespace, "name": ref.name} for ref, it in found if not it]
+                gone = [addressed(ref) for ref, it in found if not it]
                 return {"revision": revision, "items": items, "gone": gone}
             self._mirror.wait(revision + 1, min(end - time.monotonic(), GLANCE))
 

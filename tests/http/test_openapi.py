@@ -5,6 +5,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,11 @@ def test_every_route_is_described_and_nothing_else(cloud: Any, described: dict[s
 def test_a_route_that_nobody_described_is_noticed() -> None:
     with pytest.raises(KeyError):
         describe(CATALOGUE, {"/v1/secret-passage": object()})
+
+
+def test_the_versions_that_a_client_may_name_are_those_that_were_released() -> None:
+    later = replace(CATALOGUE, released={0: {}, 1: {}})
+    assert describe(later, {})["components"]["parameters"]["Wisp-Version"]["schema"]["enum"] == ["1.0", "1.1"]
 
 
 def test_every_kind_has_every_operation(described: dict[str, Any]) -> None:

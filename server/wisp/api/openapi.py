@@ -48,6 +48,9 @@ def describe(catalogue: Catalogue, routes: Mapping[str, object]) -> Json:
     outline = json.loads(OUTLINE.read_text())
     templates, plain = outline.pop("kinds"), outline["paths"]
     outline["paths"] = dict(sorted(_addressed(*route, templates, plain) for route in routes.items()))
+    if catalogue.released:
+        version = outline["components"]["parameters"]["Wisp-Version"]
+        version["schema"]["enum"] = [f"1.{minor}" for minor in sorted(catalogue.released)]
     outline["tags"] += [{"name": schema.plural, "description": schema.document["description"]}
                         for schema in catalogue.kinds.values()]
     responses: Json = {}

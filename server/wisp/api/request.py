@@ -18,7 +18,7 @@ from wisp.errors import Problem
 BODY_LIMIT = 1 << 20
 N = TypeVar("N", int, float)
 _ETAG = re.compile(r'"[\x21\x23-\x7e]+"')
-_WRITTEN = {int: "[0-9]{1,15}", float: r"[0-9]{1,9}(\.[0-9]{1,6})?"}
+_WRITTEN = {int: "[0-9]{1,15}", float: r"[0-9]{1,9}(\.[0-9]{1,20})?(e-[0-9]{1,3})?"}
 
 
 def parameters(req: falcon.Request, known: Collection[str], prefix: str | None = None) -> dict[str, str]:
