@@ -1,6 +1,6 @@
 # Each line of `make help` below is a target. All but demo-down install first what is missing, which is quick when nothing is.
 
-.PHONY: help setup guest demo demo-shell demo-down test check bench lock
+.PHONY: help setup guest demo demo-shell demo-down test check fuzz bench lock
 .NOTPARALLEL:
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo 'make demo-down    end it, without a trace'
 	@echo 'make test         checks and all tests'
 	@echo 'make check        the checks alone'
+	@echo 'make fuzz         random operations, ten thousand steps and more, beside a model of the cloud'
 	@echo 'make bench        how fast, how idle'
 
 setup:
@@ -33,6 +34,9 @@ test: guest
 
 check: setup
 	@.venv/bin/python tools/test check
+
+fuzz: setup
+	@FUZZ_STEPS=10000 .venv/bin/python -m pytest tests/fuzz -q -p no:randomly
 
 bench: guest
 	@.venv/bin/python -m pytest tests/bench -q -s -p no:randomly

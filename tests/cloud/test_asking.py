@@ -84,6 +84,15 @@ def test_a_wished_address_is_given_once(cloud: Cloud) -> None:
     assert problem.faults[0].pointer == "/spec/networks/0/address"
 
 
+def test_what_one_interface_wishes_for_is_not_given_to_another_of_the_same_instance(cloud: Cloud) -> None:
+    cloud.put("network", "lan", LAN)
+    foretold = cloud.put("instance", "vm", {**SMALL, "networks": [{"network": "lan"}]}, rehearsed=True).document
+    (likely,) = foretold["binding"]["interfaces"]
+    made = cloud.put("instance", "vm", {**SMALL, "networks": [{"network": "lan"}, {"network": "lan", **likely}]}).document
+    first, second = made["binding"]["interfaces"]
+    assert second == likely and first["address"] != likely["address"] and first["mac"] != likely["mac"]
+
+
 def test_two_interfaces_on_one_network_have_two_addresses_and_one_reference(cloud: Cloud) -> None:
     cloud.put("network", "lan", LAN)
     made = cloud.put("instance", "vm", {**SMALL, "networks": [{"network": "lan"}, {"network": "web/lan"}]}).document

@@ -20,7 +20,7 @@ Json = Mapping[str, Any]
 SYSTEM = "system"
 OVERCOMMIT = {"cpus": 3, "memory_mib": 1, "disk_gib": 1}
 RESERVE = {"cpus": 0, "memory_mib": 0, "disk_gib": 5}
-DONE = {"changed", "equal", "retired", "forgotten", "absent", "there"}
+DONE = {"changed", "equal", "retired", "forgotten", "absent", "there", "held"}
 LONG_AGO = "2020-01-01T00:00:00Z"
 
 
@@ -56,7 +56,14 @@ class Get:
     ref: Ref
 
 
-Operation = Put | Delete | Get
+@dataclass(frozen=True)
+class Hold:
+    """A node begins with it, unless it is going."""
+
+    ref: Ref
+
+
+Operation = Put | Delete | Get | Hold
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,9 @@ class Model:
     # --- how an operation must end
 
     def verdict(self, op: Operation, *, rehearsed: bool = False) -> str:
-        """created, changed, equal, retired, forgotten, absent, there, or a problem's code."""
+        """created, changed, equal, retired, forgotten, absent, there, held, or a problem's code."""
+        if isinstance(op, Hold):
+            return "held" if op.ref in self.docs and not self.docs[op.ref].deleting else "absent"
         if not (caller := self.caller(op.token)):
             return "unauthenticated"
         if not self.sees(caller, op.ref):
@@ -273,6 +282,8 @@ class Model:
         if expected == "retired":
             was = self.docs[op.ref]
             return self._with(replace(was, deleting=True, generation=was.generation + 1))
+        if expected == "held":
+            return self._with(replace(self.docs[op.ref], held=True, made=op.ref.kind == "instance"))
         return self.without(op.ref) if expected == "forgotten" else self
 
     def _recorded(self, op: Put, how: str, shown: Json) -> Doc:
@@ -317,10 +328,6 @@ class Model:
 
     def without(self, ref: Ref) -> Model:
         return replace(self, docs={each: doc for each, doc in self.docs.items() if each != ref})
-
-    def held(self, ref: Ref) -> Model:
-        """A node has begun with it; an instance's disks are made."""
-        return self._with(replace(self.docs[ref], held=True, made=ref.kind == "instance"))
 
     # --- the books
 

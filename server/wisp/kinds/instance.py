@@ -112,10 +112,13 @@ def _image(ref: Ref, disk: Json, world: World) -> Resource | None:
 def _interfaces(asked: Asked, world: World) -> tuple[list[Json], list[str]]:
     given: list[Json] = []
     claims: list[str] = []
-    for index, (nic, network) in enumerate(_networks(asked.ref, asked.spec, world)):
+    plugged = list(_networks(asked.ref, asked.spec, world))
+    wished = [_address_claim(network, nic["address"]) for nic, network in plugged if "address" in nic]
+    wished += [claim_key("mac", nic["mac"]) for nic, _ in plugged if "mac" in nic]
+    for index, (nic, network) in enumerate(plugged):
         seed = f"{asked.ref.namespace}/{asked.ref.name}/{index}"
-        address = nic.get("address") or _free_address(network, seed, world, claims)
-        mac = nic.get("mac") or _free_mac(f"{world.cluster}/{seed}", world, claims)
+        address = nic.get("address") or _free_address(network, seed, world, claims + wished)
+        mac = nic.get("mac") or _free_mac(f"{world.cluster}/{seed}", world, claims + wished)
         for field, key in (("address", _address_claim(network, address)), ("mac", claim_key("mac", mac))):
             if world.taken(key) or key in claims:
                 pointer = f"/spec/networks/{index}/{field}"
