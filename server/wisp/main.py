@@ -35,6 +35,7 @@ from wisp.store import Store
 log = logging.getLogger(__name__)
 STATE = "~/.local/state/wisp"
 LISTEN = "127.0.0.1:7480"
+LOST = b"\0"
 NAMESPACE = "default"
 SIZES = ("cpus", "memory_mib", "disk_gib")
 PROGRAMS = {"etcd": "etcd-server", "setpriv": "util-linux", "prlimit": "util-linux", "dnsmasq": "dnsmasq-base",
@@ -50,22 +51,21 @@ def dev(argv: Sequence[str]) -> int:
     """Runs until SIGTERM or SIGINT. 0: it ended as asked, 1: it could not begin or go on, 2: wrong usage."""
     asked = _arguments(argv)
     logs.to_stderr()
-    signal.signal(signal.SIGTERM, _interrupted)
     state = Path(asked.state).expanduser().absolute()
-    lost = threading.Event()
     try:
-        with ExitStack() as running:
-            _run(asked, state, running, lost)
-            lost.wait()
-            raise RuntimeError(f"etcd has ended though nobody stopped it; see {state}/etcd/etcd.log")
+        with _woken() as (wait, wake), ExitStack() as running:
+            _run(asked, state, running, wake)
+            if wait() == LOST:
+                raise RuntimeError(f"etcd has ended though nobody stopped it; see {state}/etcd/etcd.log")
     except KeyboardInterrupt:
-        return 0
+        pass
     except (Unfit, Problem, StepFailed, OSError, RuntimeError) as error:
         print(f"wisp dev: {error}", file=sys.stderr)
         return 1
+    return 0
 
 
-def _run(asked: argparse.Namespace, state: Path, running: ExitStack, lost: threading.Event) -> None:
+def _run(asked: argparse.Namespace, state: Path, running: ExitStack, lost: Callable[[], object]) -> None:
     if not asked.simulate:
         _fit()
     state.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -111,10 +111,10 @@ def _memory() -> Iterator[Store]:
 
 
 @contextmanager
-def _etcd(state: Path, lost: threading.Event) -> Iterator[Store]:
+def _etcd(state: Path, lost: Callable[[], object]) -> Iterator[Store]:
     from wisp.store.embedded import EmbeddedEtcd
     from wisp.store.etcd import EtcdStore
-    server = EmbeddedEtcd(state / "etcd", lost.set)
+    server = EmbeddedEtcd(state / "etcd", lost)
     store = EtcdStore(server.start())
     try:
         yield store
@@ -235,6 +235,25 @@ def _size(text: str) -> dict[str, int]:
     if not all(name in SIZES and value.isdigit() for name, _, value in pairs):
         raise argparse.ArgumentTypeError("must be like cpus=4,memory_mib=8192,disk_gib=100")
     return {name: int(value) for name, _, value in pairs}
+
+
+@contextmanager
+def _woken() -> Iterator[tuple[Callable[[], bytes], Callable[[], object]]]:
+    """To wait for a signal, and to end the waiting without one: it then answers LOST.
+
+    By a pipe into which the signal itself writes: one that comes just before the waiting begins would not
+    interrupt a lock.
+    """
+    heard, spoken = os.pipe()
+    os.set_blocking(spoken, False)
+    signal.set_wakeup_fd(spoken)
+    signal.signal(signal.SIGTERM, _interrupted)
+    try:
+        yield lambda: os.read(heard, 1), lambda: os.write(spoken, LOST)
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(heard)
+        os.close(spoken)
 
 
 def _interrupted(*_: object) -> None:

@@ -27,7 +27,7 @@ LONGEST_PATH = 107
 
 
 class EmbeddedEtcd:
-    def __init__(self, directory: Path, lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, directory: Path, lost: Callable[[], object] = lambda: None) -> None:
         """`lost`: called, on a thread, when etcd ends though nobody stopped it."""
         self._lost = lost
         self._directory = directory.absolute()
