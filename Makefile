@@ -1,6 +1,7 @@
-# Each line of `make help` below is a target. All but demo-down install first what is missing, which is quick when nothing is.
+# Each line of `make help` below is a target. All but those that end something install what is missing first;
+# that is quick when nothing is.
 
-.PHONY: help setup guest demo demo-shell demo-down test check fuzz bench lock
+.PHONY: help setup guest demo demo-shell demo-down cluster cluster-down test check fuzz bench lock
 .NOTPARALLEL:
 
 help:
@@ -8,6 +9,8 @@ help:
 	@echo 'make demo         terraform apply boots a real machine, in a world of its own'
 	@echo 'make demo-shell   a shell in that world'
 	@echo 'make demo-down    end it, without a trace'
+	@echo 'make cluster      three nodes, an etcd of three, two APIs, in a world of their own'
+	@echo 'make cluster-down end them, without a trace'
 	@echo 'make test         checks and all tests'
 	@echo 'make check        the checks alone'
 	@echo 'make fuzz         random operations, ten thousand steps and more, beside a model of the cloud'
@@ -29,6 +32,12 @@ demo-shell: setup
 demo-down:
 	@tools/demo down
 
+cluster: guest
+	@tools/cluster up
+
+cluster-down:
+	@tools/cluster down
+
 test: guest
 	@.venv/bin/python tools/test
 
@@ -42,6 +51,10 @@ bench: guest
 	@.venv/bin/python -m pytest tests/bench -q -s -p no:randomly
 
 # requirements.lock from pyproject.toml, for every Python from 3.11 on; needs uv. The three names build what comes as source.
+# And of it deploy/requirements.lock: what an installation has. libvirt's bindings are Debian's there, so no compiler is needed.
 lock:
 	@printf 'hatchling\neditables\nsetuptools\n' | uv pip compile --universal --python-version 3.11 --all-extras \
 	    --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock pyproject.toml -
+	@printf 'hatchling\nsetuptools\n' | uv pip compile --universal --python-version 3.11 --extra hypervisor --constraint requirements.lock \
+	    --no-emit-package libvirt-python --generate-hashes --no-emit-index-url --no-header --quiet \
+	    --output-file deploy/requirements.lock pyproject.toml -

@@ -39,6 +39,21 @@ func serve(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, att
 	return c
 }
 
+// loseAnswer is a service that ends without the first answer, refuses what is written after it, and shows this document.
+func loseAnswer(t *testing.T, document string) *Client {
+	t.Helper()
+	return serve(t, func(w http.ResponseWriter, r *http.Request, attempt int) {
+		switch {
+		case attempt == 1:
+			panic(http.ErrAbortHandler)
+		case r.Method != http.MethodGet:
+			refuse(w, 412, "precondition_failed")
+		default:
+			say(w, 200, "%s", document)
+		}
+	})
+}
+
 func say(w http.ResponseWriter, status int, body string, args ...any) {
 	w.WriteHeader(status)
 	_, _ = fmt.Fprintf(w, body, args...)
@@ -169,16 +184,7 @@ func TestALostAnswerToACreateIsSettledByLooking(t *testing.T) {
 		"somebody else's":                    {strings.Replace(fmt.Sprintf(lanDocument, "True"), `"nat": true`, `"nat": false`, 1), false},
 		"going":                              {strings.Replace(fmt.Sprintf(lanDocument, "True"), `"Ready"`, `"Deleting"`, 1), false},
 	} {
-		c := serve(t, func(w http.ResponseWriter, r *http.Request, attempt int) {
-			switch {
-			case attempt == 1:
-				panic(http.ErrAbortHandler)
-			case r.Method == http.MethodPut:
-				refuse(w, 412, "precondition_failed")
-			default:
-				say(w, 200, "%s", there.document)
-			}
-		})
+		c := loseAnswer(t, there.document)
 		if network, err := putLan(c, IfAbsent); (err == nil) != there.ours || there.ours && network.UID != "u1" {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -200,16 +206,7 @@ func TestWithoutALostAnswerAnIdenticalDocumentIsNotOurs(t *testing.T) {
 
 func TestALostAnswerToAnUpdateIsOursOnlyIfItIsTheSameResource(t *testing.T) {
 	for etag, ours := range map[string]bool{`"u1-0"`: true, `"u0-5"`: false} {
-		c := serve(t, func(w http.ResponseWriter, r *http.Request, attempt int) {
-			switch {
-			case attempt == 1:
-				panic(http.ErrAbortHandler)
-			case r.Method == http.MethodPut:
-				refuse(w, 412, "precondition_failed")
-			default:
-				say(w, 200, lanDocument, "True")
-			}
-		})
+		c := loseAnswer(t, fmt.Sprintf(lanDocument, "True"))
 		if _, err := putLan(c, IfMatch(etag)); (err == nil) != ours {
 			t.Errorf("%s: %v", etag, err)
 		}
@@ -217,16 +214,7 @@ func TestALostAnswerToAnUpdateIsOursOnlyIfItIsTheSameResource(t *testing.T) {
 }
 
 func TestALostAnswerToADeleteIsSettledByLooking(t *testing.T) {
-	c := serve(t, func(w http.ResponseWriter, r *http.Request, attempt int) {
-		switch {
-		case attempt == 1:
-			panic(http.ErrAbortHandler)
-		case r.Method == http.MethodDelete: // its generation has moved when it was retired
-			refuse(w, 412, "precondition_failed")
-		default:
-			say(w, 200, "%s", strings.Replace(fmt.Sprintf(lanDocument, "True"), `"Ready"`, `"Deleting"`, 1))
-		}
-	})
+	c := loseAnswer(t, strings.Replace(fmt.Sprintf(lanDocument, "True"), `"Ready"`, `"Deleting"`, 1)) // its generation has moved
 	if err := Delete(ctx, c, Networks, lan, IfMatch(`"u1-0"`)); err != nil {
 		t.Error(err)
 	}

@@ -6,7 +6,7 @@ package client
 const (
 	// CodeMalformed (400): The body is not JSON, or not JSON as this API takes it: duplicate keys, NaN, too deep, or a body where none belongs.
 	CodeMalformed Code = "malformed"
-	// CodeUnknownParameter (400): A query parameter or header value that this route does not know.
+	// CodeUnknownParameter (400): A query parameter that this route does not know, or a value of a parameter or header that it does not take.
 	CodeUnknownParameter Code = "unknown_parameter"
 	// CodeUnauthenticated (401): The request carries no API key, or one that is unknown, expired or revoked.
 	CodeUnauthenticated Code = "unauthenticated"
@@ -16,13 +16,13 @@ const (
 	CodeNotFound Code = "not_found"
 	// CodeMethodNotAllowed (405): This address does not take this method.
 	CodeMethodNotAllowed Code = "method_not_allowed"
-	// CodeAddressTaken (409): The wished address or MAC address belongs to another interface.
+	// CodeAddressTaken (409): The wished address or MAC address belongs to another.
 	CodeAddressTaken Code = "address_taken"
 	// CodeConflict (409): Others changed the same things for too long; ask again.
 	CodeConflict Code = "conflict"
 	// CodeDeleting (409): A resource of this name is still being taken down.
 	CodeDeleting Code = "deleting"
-	// CodeInUse (409): Something still refers to it; remove that first.
+	// CodeInUse (409): Something still refers to it, or has what was asked for; remove that first.
 	CodeInUse Code = "in_use"
 	// CodeGone (410): The revision is no longer kept; begin again without it.
 	CodeGone Code = "gone"
@@ -40,6 +40,8 @@ const (
 	CodeQuotaExceeded Code = "quota_exceeded"
 	// CodeReference (422): What a field refers to does not exist, is going, or is not yours to use.
 	CodeReference Code = "reference"
+	// CodePreconditionRequired (428): The namespace has `require_if_match`: what is there is changed and deleted only with `If-Match`. Read it, and send the ETag that you saw.
+	CodePreconditionRequired Code = "precondition_required"
 	// CodeTooManyRequests (429): Wait as long as Retry-After says.
 	CodeTooManyRequests Code = "too_many_requests"
 	// CodeInternal (500): A fault of the service; its log has the request id.
@@ -48,7 +50,7 @@ const (
 	CodeBusy Code = "busy"
 	// CodeStoreUnavailable (503): The store does not answer; a write may or may not have happened. Ask again.
 	CodeStoreUnavailable Code = "store_unavailable"
-	// CodeAddressesExhausted (507): Every address of the network is taken.
+	// CodeAddressesExhausted (507): Every address of the network or pool is taken; ask again when one was given back.
 	CodeAddressesExhausted Code = "addresses_exhausted"
 	// CodeNoCapacity (507): No node has room; `stage`, `requested` and `best_available` say what is missing.
 	CodeNoCapacity Code = "no_capacity"

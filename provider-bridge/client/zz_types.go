@@ -47,6 +47,35 @@ type ActionStatus struct {
 	Output *string `json:"output,omitempty"`
 }
 
+// FloatingIP: An address of a pool, kept for this namespace until it is deleted. Attached to an interface of an instance it leads there, from the outside as from every network, and what that interface sends outside comes from it. It is attached by name: when the instance goes it stays, detached, and is attached again when one of that name comes.
+type FloatingIP = Document[FloatingIPSpec, FloatingIPBinding, FloatingIPStatus]
+
+// FloatingIps is how documents of this kind are named to Get, Put, List, Delete and Wait.
+var FloatingIps = Kind[FloatingIPSpec, FloatingIPBinding, FloatingIPStatus]{Name: "floating-ip", Plural: "floating-ips", Cluster: false}
+
+// FloatingIPSpec is what is asked for.
+type FloatingIPSpec struct {
+	// The pool its address is of. Cannot change once set.
+	Pool string `json:"pool"`
+	// A wished address of the pool. Absent, a free one is chosen. Cannot change once set.
+	Address *string `json:"address,omitempty"`
+	// The instance it is attached to; another one here moves it. Absent, it leads nowhere. An interface has at most one floating IP, and its network must have NAT.
+	Instance *string `json:"instance,omitempty"`
+	// Which of the instance's interfaces, counted from 0 in the order of its `networks`. Without `instance` nobody looks at it. From 0 to 15. Default: `0`.
+	Interface *int64 `json:"interface,omitempty"`
+}
+
+// FloatingIPBinding is what it was given.
+type FloatingIPBinding struct {
+	// Its address: the wished one, or the one chosen.
+	Address *string `json:"address,omitempty"`
+}
+
+// FloatingIPStatus is what is true now.
+type FloatingIPStatus struct {
+	Status
+}
+
 // Image: A disk image to make disks from. A node fetches it when a disk is first made from it there, verifies and checks it, and keeps it by its content: the origin is never asked twice for what is there.
 type Image = Document[ImageSpec, ImageBinding, ImageStatus]
 
@@ -76,11 +105,11 @@ type ImageStatus struct {
 type ImageSource struct {
 	// How to get it: `url` fetches it over HTTP. One of `url`.
 	Kind string `json:"kind"`
-	// Its http or https address. Each node that needs it fetches it from there; a download that was cut is resumed.
+	// Its http or https address. Each node that needs it fetches it from there; a download that was cut is resumed. A user name and password in it are shown to whoever sees the image.
 	URL string `json:"url"`
 }
 
-// Instance: A virtual machine. It always has a config drive.
+// Instance: A virtual machine. It always has a config drive, labelled `config-2`, from which cloud-init in the guest reads its name, addresses, keys and user data. Its disks go with it when it is deleted.
 type Instance = Document[InstanceSpec, InstanceBinding, InstanceStatus]
 
 // Instances is how documents of this kind are named to Get, Put, List, Delete and Wait.
@@ -100,13 +129,13 @@ type InstanceSpec struct {
 	SSHKeys []string `json:"ssh_keys,omitempty"`
 	// Offered to the guest as it is: a script that begins with `#!`, or what else cloud-init reads. May hold secrets: it is never shown. Cannot change once set. Left out of a Put it keeps its value; it is never shown.
 	UserData *string `json:"user_data,omitempty"`
-	// Whether it runs. An instance that stops by itself while it should be `on` is started again. One of `on`, `off`, `paused`. Default: `on`.
+	// Whether it runs. `off` shuts the guest down, and cuts it off when it does not go; `paused` halts it with its memory kept. An instance that stops by itself while it should be `on` is started again. One of `on`, `off`, `paused`. Default: `on`.
 	Power *string `json:"power,omitempty"`
 	// What boots it: `bios`, or `uefi` for images that need it. One of `bios`, `uefi`. Default: `bios`. Cannot change once set.
 	Firmware *string `json:"firmware,omitempty"`
 	// The graphics card that the guest sees. One of `none`, `vga`, `virtio`. Default: `none`. Cannot change once set.
 	Video *string `json:"video,omitempty"`
-	// Where it may run; empty, the cloud chooses among all nodes. Default: `{}`. Cannot change once set.
+	// Where it may run; empty, the cloud chooses among all nodes. Default: `{"affinity":[],"anti_affinity":[]}`. Cannot change once set.
 	Placement *InstancePlacement `json:"placement,omitempty"`
 }
 
@@ -114,6 +143,8 @@ type InstanceSpec struct {
 type InstanceBinding struct {
 	// The node it was placed on, where its disks are.
 	Node *string `json:"node,omitempty"`
+	// The node it was on, with its disks, that was declared gone for good; `node` is absent then.
+	Lost *string `json:"lost,omitempty"`
 	// What each of `networks` was given, in the same order.
 	Interfaces []InstanceBindingInterface `json:"interfaces,omitempty"`
 	// What each of `disks` was made from, in the same order.
@@ -123,7 +154,7 @@ type InstanceBinding struct {
 // InstanceStatus is what is true now.
 type InstanceStatus struct {
 	Status
-	// Whether it runs, as its node sees it: `on`, `off`, `paused` or `crashed`. One of `on`, `off`, `paused`, `crashed`.
+	// Whether it runs, as its node sees it; absent until the node has looked. One of `on`, `off`, `paused`, `crashed`.
 	Power *string `json:"power,omitempty"`
 }
 
@@ -131,7 +162,7 @@ type InstanceStatus struct {
 type InstanceDisk struct {
 	// The image it begins as: `name`, or `namespace/name` of a namespace that trusts ours. Absent, it begins empty.
 	Image *string `json:"image,omitempty"`
-	// Its size; never less than its image's. In GiB. From 1 to 65536.
+	// Its size; where the image is larger, it is as large as the image. In GiB. From 1 to 65536.
 	SizeGiB int64 `json:"size_gib"`
 	// How the guest sees it. `virtio` is the fastest and needs its drivers, which every current Linux has; `scsi` and `sata` suit guests without them. One of `virtio`, `scsi`, `sata`. Default: `virtio`.
 	Bus *string `json:"bus,omitempty"`
@@ -143,7 +174,7 @@ type InstanceNetwork struct {
 	Network string `json:"network"`
 	// A wished address: a host address of the network, not its first, which is the gateway's. Absent, a free one is chosen.
 	Address *string `json:"address,omitempty"`
-	// A wished MAC address; absent, one is chosen.
+	// A wished MAC address, not the gateway's; absent, one is chosen.
 	MAC *string `json:"mac,omitempty"`
 	// The network card that the guest sees. One of `virtio`, `e1000`, `e1000e`, `rtl8139`. Default: `virtio`.
 	Model *string `json:"model,omitempty"`
@@ -153,6 +184,10 @@ type InstanceNetwork struct {
 type InstancePlacement struct {
 	// Only on this node; absent, on any. If that node has no room, the instance is refused.
 	Node *string `json:"node,omitempty"`
+	// On a node where such an instance is already: each of these is judged once, when this one is placed. For a group of equals, of which one is the first, `prefer`. At most 8. Default: `[]`.
+	Affinity []InstancePlacementAffinity `json:"affinity,omitempty"`
+	// On a node where no such instance is: each of these is judged once, when this one is placed. Those that must keep apart each say so. At most 8. Default: `[]`.
+	AntiAffinity []InstancePlacementAntiAffinity `json:"anti_affinity,omitempty"`
 }
 
 // InstanceBindingInterface is one value of InstanceBinding's interface.
@@ -169,6 +204,22 @@ type InstanceBindingDisk struct {
 	SHA256 *string `json:"sha256,omitempty"`
 }
 
+// InstancePlacementAffinity is one value of InstancePlacement's affinity.
+type InstancePlacementAffinity struct {
+	// Instances of this namespace that have all of these tags among theirs. Default: `{}`.
+	Metadata map[string]string `json:"metadata"`
+	// `require`: it is refused where no node does. `prefer`: a node that does is chosen first. One of `require`, `prefer`. Default: `require`.
+	Mode *string `json:"mode,omitempty"`
+}
+
+// InstancePlacementAntiAffinity is one value of InstancePlacement's anti_affinity.
+type InstancePlacementAntiAffinity struct {
+	// Instances of this namespace that have all of these tags among theirs. Default: `{}`.
+	Metadata map[string]string `json:"metadata"`
+	// `require`: it is refused where no node does. `prefer`: a node that does is chosen first. One of `require`, `prefer`. Default: `require`.
+	Mode *string `json:"mode,omitempty"`
+}
+
 // Key: An API key of a namespace. The key itself is shown once, in the answer to the PUT that makes or rotates it; only its hash is kept.
 type Key = Document[KeySpec, KeyBinding, KeyStatus]
 
@@ -179,11 +230,11 @@ var Keys = Kind[KeySpec, KeyBinding, KeyStatus]{Name: "key", Plural: "keys", Clu
 type KeySpec struct {
 	// What its bearer may do: `viewer` sees, `editor` also changes, `admin` also makes keys. One of `viewer`, `editor`, `admin`. Default: `editor`.
 	Role *string `json:"role,omitempty"`
-	// From then on it is refused; absent, it never expires. RFC 3339 UTC.
+	// From then on it is refused; absent, it never expires. RFC 3339 UTC: `2027-01-01T00:00:00Z`.
 	ExpiresAt *string `json:"expires_at,omitempty"`
-	// Any text; a new value makes a new secret and revokes the old one at once.
+	// Any text; a new value, or taking it away, makes a new secret and revokes the old one at once.
 	Rotation *string `json:"rotation,omitempty"`
-	// A secret of your own instead of a made one: 32 to 128 letters, digits, `-` and `_`, with at least 256 bits of chance in it. A new value rotates. Left out of a Put it keeps its value; it is never shown.
+	// A secret of your own instead of a made one: 43 to 128 letters, digits, `-` and `_`, with at least 256 bits of chance in it, as `openssl rand -hex 32` makes one. A new value rotates. Left out of a Put it keeps its value; it is never shown.
 	Secret *string `json:"secret,omitempty"`
 }
 
@@ -208,8 +259,10 @@ var Namespaces = Kind[NamespaceSpec, NamespaceBinding, NamespaceStatus]{Name: "n
 type NamespaceSpec struct {
 	// Namespaces that may see this one's images and networks and refer to them as `namespace/name`. At most 64. Default: `[]`.
 	Trusts []string `json:"trusts,omitempty"`
-	// The most this namespace may hold; what is absent is unlimited. Default: `{}`.
+	// The most this namespace may hold; what is absent is unlimited. What is there already stays when a quota is set below it. Default: `{}`.
 	Quotas *NamespaceQuotas `json:"quotas,omitempty"`
+	// Whether what is in it is changed and deleted only by requests that say `If-Match`, so that nobody overwrites what they have not seen; others are refused (428). Creating something, and asking again for what is there already, need none. Default: `false`.
+	RequireIfMatch *bool `json:"require_if_match,omitempty"`
 }
 
 // NamespaceBinding is what it was given.
@@ -223,18 +276,20 @@ type NamespaceStatus struct {
 
 // NamespaceQuotas is one value of Namespace's quotas.
 type NamespaceQuotas struct {
-	// How many instances, running or not. At least 0.
+	// How many instances, running or not. From 0 to 1000000000.
 	Instances *int64 `json:"instances,omitempty"`
-	// Virtual CPUs of all instances together, running or not. At least 0.
+	// Virtual CPUs of all instances together, running or not. From 0 to 1000000000.
 	CPUs *int64 `json:"cpus,omitempty"`
-	// Memory of all instances together, running or not. In MiB. At least 0.
+	// Memory of all instances together, running or not. In MiB. From 0 to 1000000000.
 	MemoryMiB *int64 `json:"memory_mib,omitempty"`
-	// Declared size of all disks together, whatever they hold. In GiB. At least 0.
+	// Declared size of all disks together, whatever they hold. In GiB. From 0 to 1000000000.
 	DiskGiB *int64 `json:"disk_gib,omitempty"`
-	// How many networks, in use or not. At least 0.
+	// How many networks, in use or not. From 0 to 1000000000.
 	Networks *int64 `json:"networks,omitempty"`
-	// How many addresses its interfaces take, on whichever networks. At least 0.
+	// How many addresses its interfaces take, on whichever networks. From 0 to 1000000000.
 	Addresses *int64 `json:"addresses,omitempty"`
+	// How many floating IPs, attached or not. From 0 to 1000000000.
+	FloatingIps *int64 `json:"floating_ips,omitempty"`
 }
 
 // Network: A virtual network: one VXLAN segment over the nodes that need it, with a gateway for DHCP and NAT. Networks are kept apart even where their addresses are equal.
@@ -245,13 +300,13 @@ var Networks = Kind[NetworkSpec, NetworkBinding, NetworkStatus]{Name: "network",
 
 // NetworkSpec is what is asked for.
 type NetworkSpec struct {
-	// Its addresses, as an IPv4 network with host bits zero, /8 to /29. The first host address is the gateway's. Cannot change once set.
+	// Its addresses, as an IPv4 network with host bits zero, /8 to /29, outside of 0.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16 and 224.0.0.0/3. The first host address is the gateway's. Cannot change once set.
 	CIDR string `json:"cidr"`
-	// Whether the gateway answers DHCP, with fixed leases for the interfaces of instances. Default: `true`.
+	// Whether the gateway answers DHCP, with fixed leases for the interfaces of instances, and DNS: it is then the only name server that instances are told of. It knows each instance on the network as `<name>.<namespace>.wisp.internal`, those of the network's own namespace by their bare names too, and asks others for the rest (`dns_servers`). The config drive tells instances their addresses in any case. Default: `true`.
 	DHCP *bool `json:"dhcp,omitempty"`
 	// Whether instances reach the outside, masqueraded by the gateway. Default: `true`.
 	NAT *bool `json:"nat,omitempty"`
-	// Name servers that instances are told of by DHCP and in their config drive, in this order. At most 3. Default: `[]`.
+	// Name servers that the gateway asks, in this order, for names other than those of instances; empty: those of the node that carries it, with NAT, or none without. Without DHCP instances are told of these servers themselves, in their config drive. A change holds at once, nothing is restarted. At most 3. Default: `[]`.
 	DNSServers []string `json:"dns_servers,omitempty"`
 }
 
@@ -290,6 +345,12 @@ var Nodes = Kind[NodeSpec, NodeBinding, NodeStatus]{Name: "node", Plural: "nodes
 type NodeSpec struct {
 	// Nothing new is placed on it; what is there stays. Default: `false`.
 	Cordoned *bool `json:"cordoned,omitempty"`
+	// Nothing new is placed on it, and gateways move to other nodes at once. Instances stay where their disks are, as the condition `Draining` says of each and of the node. Default: `false`.
+	Drained *bool `json:"drained,omitempty"`
+	// What is kept for the machine itself: so much of what it has is never placed. Default: `{"cpus":0,"disk_gib":5,"memory_mib":0}`.
+	Reserve *NodeReserve `json:"reserve,omitempty"`
+	// How much of the rest may be placed: 300 promises each processor three times over. Default: `{"cpus":300,"memory_mib":100}`.
+	OvercommitPercent *NodeOvercommitPercent `json:"overcommit_percent,omitempty"`
 }
 
 // NodeBinding is what it was given.
@@ -309,10 +370,53 @@ type NodeStatus struct {
 	MTU *int64 `json:"mtu,omitempty"`
 	// Its address on the underlay: where other nodes send the frames of networks to.
 	Underlay *string `json:"underlay,omitempty"`
+	// Its link to the outside, for floating IPs; absent when it has none.
+	Egress *string `json:"egress,omitempty"`
+	// What may be bound to it: `instances`, `gateways`.
+	Carries []string `json:"carries,omitempty"`
 	// How guests run, as found by trying: `kvm`, or `qemu` (emulation).
 	VirtType *string `json:"virt_type,omitempty"`
 	// Why guests run so, as a sentence.
 	VirtReason *string `json:"virt_reason,omitempty"`
 	// Versions of what it runs on, by name.
 	Versions map[string]string `json:"versions,omitempty"`
+}
+
+// NodeReserve is one value of Node's reserve.
+type NodeReserve struct {
+	// How many of its processors. From 0 to 4096. Default: `0`.
+	CPUs *int64 `json:"cpus,omitempty"`
+	// How much of its memory. In MiB. From 0 to 1073741824. Default: `0`.
+	MemoryMiB *int64 `json:"memory_mib,omitempty"`
+	// How much of what holds the disks of instances. In GiB. From 0 to 1073741824. Default: `5`.
+	DiskGiB *int64 `json:"disk_gib,omitempty"`
+}
+
+// NodeOvercommitPercent is one value of Node's overcommit_percent.
+type NodeOvercommitPercent struct {
+	// How much of its processors, in percent. From 1 to 10000. Default: `300`.
+	CPUs *int64 `json:"cpus,omitempty"`
+	// How much of its memory, in percent. Beyond 100, instances may be ended by the kernel when all use what they have. From 1 to 10000. Default: `100`.
+	MemoryMiB *int64 `json:"memory_mib,omitempty"`
+}
+
+// Pool: Addresses of the outside that floating IPs are given from. The egress link of every node that carries gateways must reach them: on it the node answers ARP for the addresses that lead to one of its gateways, so no router has to be told where they are.
+type Pool = Document[PoolSpec, PoolBinding, PoolStatus]
+
+// Pools is how documents of this kind are named to Get, Put, List, Delete and Wait.
+var Pools = Kind[PoolSpec, PoolBinding, PoolStatus]{Name: "pool", Plural: "pools", Cluster: true}
+
+// PoolSpec is what is asked for.
+type PoolSpec struct {
+	// Its addresses, as an IPv4 prefix with host bits zero, /8 to /32: `203.0.113.9/32` is one address. Every one of them is given out, the first and the last too: none may be in use by anything else. Cannot change once set.
+	CIDR string `json:"cidr"`
+}
+
+// PoolBinding is what it was given.
+type PoolBinding struct {
+}
+
+// PoolStatus is what is true now.
+type PoolStatus struct {
+	Status
 }

@@ -1,186 +1,23 @@
 """The schema files, read once: what a kind's spec may say, and what follows from it.
 
-JSON Schema, taken literally, is kinder than an API may be. So `format` is asserted for the few formats
-we use, `$` means the end of the text (not a newline before it), `\\d` is ASCII, `1.0` is no integer,
-and the JSON itself is read strictly (a key given twice, NaN, a number beyond range, a nesting bomb are
-refused before a schema sees them). References between files are put in place when the files are read:
-validating with them costs twice as much. What a refusal says never repeats the value refused, which
-may be a secret.
+References between files are put in place when the files are read: validating with them costs twice as much.
 """
 from __future__ import annotations
 
-import ipaddress
 import json
-import math
-import re
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-from jsonschema.validators import extend
+from wisp.dialect import FORMATS, Validator, compiled, escape, faults_of
+from wisp.errors import Fault, Problem, refuse
 
-from wisp.errors import Fault, Problem
-
-DEPTH = 64
-"""How deep a body may nest."""
 MOST = 64
 """How many faults of a body are told."""
 
-
-# --- strict JSON ---------------------------------------------------------------------------------
-
-def loads(raw: bytes) -> Any:
-    """JSON as this API takes it. Raises Problem `malformed`."""
-    try:
-        text = raw.decode("utf-8")
-        _refuse_nesting(text)
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except UnicodeEncodeError as error:
-        raise Problem("malformed", "The body escapes half of a surrogate pair.") from error
-    except UnicodeDecodeError as error:
-        raise Problem("malformed", "The body is not UTF-8.") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise Problem("malformed", f"The body is not JSON: {error.msg} at {where}.") from error
-    except ValueError as error:         # an integer of more digits than Python will read
-        raise Problem("malformed", "The body holds a number beyond range.") from error
-
-
-def _refuse_nesting(text: str) -> None:
-    """Depth by counting brackets outside strings: the parser itself would recurse."""
-    depth = 0
-    for token in re.finditer(r'"(?:[^"\\]|\\[\s\S])*"?|[\[{]|[\]}]', text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
-        if depth > DEPTH:
-            raise Problem("malformed", f"The body nests deeper than {DEPTH} levels.")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in seen:
-            fault = Fault(f"/{escape(key)}", "duplicate_key", "This key is given twice.")
-            raise Problem("malformed", f"The body gives the key {key!r} twice.", [fault])
-        seen[key] = value
-    return seen
-
-
-def _no_constant(word: str) -> Any:
-    raise Problem("malformed", f"The body holds {word}, which is not JSON.")
-
-
-def _finite(text: str) -> float:
-    if math.isfinite(number := float(text)):
-        return number
-    raise Problem("malformed", "The body holds a number beyond range.")
-
-
-def escape(token: str) -> str:
-    """A member's name as a piece of a JSON pointer (RFC 6901)."""
-    return token.replace("~", "~0").replace("/", "~1")
-
-
-# --- validation ----------------------------------------------------------------------------------
-
-def _ipv4(value: Any) -> bool:
-    return not isinstance(value, str) or bool(ipaddress.IPv4Address(value))
-
-
-def _ipv4_network(value: Any) -> bool:
-    if not isinstance(value, str):
-        return True
-    network = ipaddress.IPv4Network(value)
-    return "/" in value and str(network) == value and 8 <= network.prefixlen <= 29
-
-
-def _date_time(value: Any) -> bool:
-    if not isinstance(value, str):
-        return True
-    written = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", value, re.ASCII)
-    return bool(written and datetime.fromisoformat(re.sub(r"\.\d+", "", value)))
-
-
-def _uuid(value: Any) -> bool:
-    return not isinstance(value, str) or str(uuid.UUID(value)) == value
-
-
-FORMATS: Any = jsonschema.FormatChecker(formats=())
-for _name, _check in {"ipv4": _ipv4, "ipv4-network": _ipv4_network, "date-time": _date_time, "uuid": _uuid}.items():
-    FORMATS.checks(_name, raises=ValueError)(_check)
-
-
-def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
-    if isinstance(instance, str) and not _compiled(pattern).search(instance):
-        yield jsonschema.ValidationError("pattern")
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\$$", r"\\Z", pattern), re.ASCII)
-
-
-def _is_integer(_: Any, value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _unique_items(_: Any, unique: bool, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
-    """The library's own takes time by the square of the length for what cannot be sorted."""
-    different = {json.dumps(item, sort_keys=True) for item in instance} if isinstance(instance, list) else instance
-    if unique and len(different) < len(instance):
-        yield jsonschema.ValidationError("uniqueItems")
-
-
-Validator: Any = extend(  # type: ignore[no-untyped-call]
-    jsonschema.Draft202012Validator, {"pattern": _pattern, "uniqueItems": _unique_items},
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer))
-
-SENTENCES: Mapping[str, Callable[[Any], str]] = {
-    "type": lambda rule: f"Must be {'an' if rule[0] in 'aio' else 'a'} {rule}.",
-    "enum": lambda rule: f"Must be one of {', '.join(map(str, rule))}.",
-    "minimum": lambda rule: f"Must be at least {rule}.",
-    "maximum": lambda rule: f"Must be at most {rule}.",
-    "minLength": lambda rule: f"Must have at least {rule} characters.",
-    "maxLength": lambda rule: f"Must have at most {rule} characters.",
-    "minItems": lambda rule: f"Must have at least {rule} elements.",
-    "maxItems": lambda rule: f"Must have at most {rule} elements.",
-    "maxProperties": lambda rule: f"Must have at most {rule} members.",
-    "uniqueItems": lambda rule: "Must not have the same element twice.",
-    "pattern": lambda rule: f"Must match {rule}.",
-    "format": lambda rule: f"Must be {FORMAT_WORDS[rule]}.",
-}
-FORMAT_WORDS: Mapping[str, str] = {
-    "ipv4": "an IPv4 address", "uuid": "a UUID",
-    "ipv4-network": "an IPv4 network such as 10.1.0.0/24, host bits zero, /8 to /29",
-    "date-time": "a time of RFC 3339 such as 2026-11-22T10:00:00Z",
-}
-
-
-def _faults(error: Any) -> Iterator[Fault]:
-    here = "".join(f"/{escape(str(step))}" for step in error.absolute_path)
-    rule, keyword = error.validator_value, str(error.validator)
-    if keyword == "additionalProperties":
-        for name in sorted(set(error.instance) - set(error.schema.get("properties", {}))):
-            yield Fault(f"{here}/{escape(name)}", "unknown_field", "There is no such field.")
-    elif keyword == "required":
-        for name in rule:
-            if name not in error.instance:
-                yield Fault(f"{here}/{escape(name)}", "required", "This field is required.")
-    elif "propertyNames" in error.absolute_schema_path:
-        sentence = SENTENCES[keyword](rule)
-        yield Fault(here, "propertyNames", f"A key of it {sentence[0].lower()}{sentence[1:]}")
-    else:
-        yield Fault(here, keyword, SENTENCES[keyword](rule))
-
-
-# --- what follows from a schema ------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -233,11 +70,9 @@ class Schema:
         if not isinstance(body, dict):
             raise Problem("invalid", "The body must be an object.", [Fault("", "type", "Must be an object.")])
         faults = sorted({fault for error in islice(self._validator.iter_errors(body), MOST)
-                         for fault in islice(_faults(error), MOST)},
+                         for fault in islice(faults_of(error), MOST)},
                         key=lambda fault: fault.pointer)
-        if faults:
-            first = faults[0]
-            raise Problem("invalid", f"{first.pointer}: {first.detail}", faults)
+        refuse(faults, "invalid")
 
     def filled(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec with its declared defaults."""
@@ -300,7 +135,7 @@ def _references(schema: Mapping[str, Any], value: Any, pointer: str) -> Iterator
 
 def _targets(schema: Mapping[str, Any]) -> Iterator[str]:
     """Kinds that a field may name in another namespace."""
-    if "x-refers-to" in schema and _compiled(schema["pattern"]).search("other/name"):
+    if "x-refers-to" in schema and compiled(schema["pattern"]).search("other/name"):
         yield schema["x-refers-to"]["kind"]
     for field in [*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])]:
         yield from _targets(field)
@@ -340,11 +175,21 @@ class Catalogue:
     released: Mapping[int, Mapping[str, Any]]
     """Minor version -> kind -> its file as it was frozen then."""
 
+    @property
+    def minor(self) -> int:
+        """The newest that is released; 0 before any is."""
+        return max(self.released, default=0)
+
+    def filled(self, kind: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The spec with the defaults that are declared today: it may have been recorded under an older minor."""
+        return self.kinds[kind].filled(spec)
+
     def carried(self, kind: str, minor: int | None, spec: Mapping[str, Any], before: Mapping[str, Any]) -> Any:
         """The spec with those fields of `before` that a client of this minor cannot know, where it left them out."""
         if minor is None:
             return spec
-        return _carry(self.kinds[kind].document, self.released[minor].get(kind, {}), spec, before)
+        known = self.released[minor].get(kind, {})
+        return _carry(self.kinds[kind].document, known, _fill(known, spec), before)
 
     @property
     def by_plural(self) -> Mapping[str, Schema]:
@@ -372,11 +217,14 @@ def load(schemas: Path | None = None) -> Catalogue:
     files: Iterable[Path] = sorted(path for path in (root / "v1").glob("*.json") if path.name != "common.json")
     loaded = [Schema(_inlined(json.loads(path.read_text()), common), common["$defs"]["metadata"]) for path in files]
     registry = json.loads((root / "errors.json").read_text())
-    released = {int(path.name.partition(".")[2]): {file.stem: json.loads(file.read_text())
-                                                   for file in path.glob("*.json")}
-                for path in (root / "released").glob("1.*")}
+    released = {int(path.name.partition(".")[2]): _released(path) for path in (root / "released").glob("1.*")}
     return Catalogue({schema.kind: schema for schema in loaded},
                      {code: ErrorEntry(**entry) for code, entry in registry.items()}, released)
+
+
+def _released(folder: Path) -> Mapping[str, Any]:
+    files = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    return {kind: _inlined(file, files["common"]) for kind, file in files.items() if "x-kind" in file}
 
 
 def _inlined(node: Any, common: Mapping[str, Any]) -> Any:

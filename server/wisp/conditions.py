@@ -8,11 +8,21 @@ says that it will not come about without a change; `Deleting` once the document 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from wisp.resource import CLUSTER, Json, Ref, Resource
 
 RANK = {"False": 0, "Unknown": 1, "True": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Why a resource lacks a place that it should have. `lasting`: until somebody changes something."""
+
+    reason: str
+    message: str
+    lasting: bool = False
 
 
 def condition(type_: str, status: str, reason: str, message: str, since: str) -> dict[str, str]:
@@ -33,19 +43,23 @@ def kept(before: Json, fresh: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     return [{**each, "since": since(each)} for each in fresh]
 
 
-def view(resource: Resource, places: Collection[str], live: Collection[str]) -> dict[str, Any]:
-    """The status shown. `places`: nodes that should have a part of it; `live`: nodes whose agent is alive."""
+def view(resource: Resource, places: Collection[str], live: Collection[str],
+         lack: Lack | None = None, remarks: Collection[dict[str, str]] = ()) -> dict[str, Any]:
+    """The status shown. `places`: nodes that should have a part of it; `live`: nodes whose agent is alive;
+    `lack`: why there is one place less than there should be; `remarks`: further conditions, by the kind."""
     parts = [_part(resource, node, live) for node in sorted(places)]
-    ready = min((part["ready"] for part in parts), key=lambda each: RANK[each["status"]],
-                default=condition("Ready", "True", "Recorded", "", resource.intent.updated_at))
+    unplaced = [_unplaced(resource, "Ready", lack)] if lack or not parts else []
+    ready = min([*unplaced, *(part["ready"] for part in parts)], key=lambda each: RANK[each["status"]])
     failed = [part["failed"] for part in parts if part["failed"]]
+    if lack and lack.lasting:
+        failed.append(_unplaced(resource, "Failed", lack))
     shown: dict[str, Any] = {"observed_generation": min((part["observed"] for part in parts),
                                                         default=resource.intent.generation)}
     if resource.retired:
         ready = condition("Ready", "False", "Deleting", "", resource.intent.retired)
-        shown["conditions"] = [_deleting(resource, live), ready]
+        shown["conditions"] = [*(remarks or [_deleting(resource, live)]), ready]
     else:
-        shown["conditions"] = [*failed[:1], ready]
+        shown["conditions"] = [*failed[:1], ready, *remarks]
     for part in parts:
         shown.update(part["effective"])
     return shown
@@ -64,13 +78,14 @@ def addressed(ref: Ref) -> dict[str, str]:
 
 
 def document(resource: Resource, places: Collection[str], live: Collection[str],
-             hidden: Collection[str]) -> dict[str, Any]:
+             hidden: Collection[str], lack: Lack | None = None,
+             remarks: Collection[dict[str, str]] = ()) -> dict[str, Any]:
     """The resource as it is shown."""
     ref, intent = resource.ref, resource.intent
     return {**addressed(ref), "uid": intent.uid, "generation": intent.generation,
             "created_at": intent.created_at, "updated_at": intent.updated_at, "metadata": dict(intent.metadata),
             "spec": {name: value for name, value in intent.spec.items() if name not in hidden},
-            "binding": dict(resource.binding), "status": view(resource, places, live)}
+            "binding": dict(resource.binding), "status": view(resource, places, live, lack, remarks)}
 
 
 def is_ready(shown: Json) -> bool:
@@ -83,8 +98,14 @@ def has_failed(shown: Json) -> bool:
     return bool(find(status, "Failed")) and status["observed_generation"] == shown["generation"]
 
 
-OURS = ("node", "observed_generation", "conditions", "disks_made", "incarnation")
+OURS = ("node", "observed_generation", "conditions", "disks_made", "incarnation", "machine")
 """Members of a status that are the agents' own, or said in another way."""
+
+
+def _unplaced(resource: Resource, type_: str, lack: Lack | None) -> dict[str, str]:
+    status = "False" if lack and type_ == "Ready" else "True"
+    reason, message = (lack.reason, lack.message) if lack else ("Recorded", "")
+    return condition(type_, status, reason, message, resource.intent.updated_at)
 
 
 def _part(resource: Resource, node: str, live: Collection[str]) -> Mapping[str, Any]:

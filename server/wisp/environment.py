@@ -23,5 +23,10 @@ def write(path: Path, values: Mapping[str, str]) -> None:
     """Whole or not at all, and for its owner alone: a key is in it."""
     fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+        file.write(exports(values))
     fresh.rename(path)
+
+
+def exports(values: Mapping[str, str]) -> str:
+    """Lines for a shell to run."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())

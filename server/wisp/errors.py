@@ -40,6 +40,12 @@ class Problem(Exception):
         self.extra: Mapping[str, Any] = extra
 
 
+def refuse(faults: Sequence[Fault], code: str) -> None:
+    """Raises the problem that these faults are, if there are any."""
+    if faults:
+        raise Problem(code, f"{faults[0].pointer}: {faults[0].detail}", faults)
+
+
 class StepFailed(Exception):
     """A step of an agent did not work out.
 

@@ -46,7 +46,8 @@ class Feed:
 
     def _touched(self, key: str) -> Iterator[Ref]:
         if key.startswith(MOVING):
-            yield Ref.of_key(key)[1]
+            yield (ref := Ref.of_key(key)[1])
+            yield from self._world.bound_to(ref.name) if ref == node_ref(ref.name) else ()
         elif key.startswith(node_key("")):
             node = key.removeprefix(node_key(""))
             yield node_ref(node)

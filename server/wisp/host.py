@@ -18,18 +18,34 @@ def beside(default: Any) -> Any:
     return field(default=default, compare=False)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Station:
+    """Whom a network knows by MAC: an interface of an instance, or the gateway.
+
+    address   IPv4, of an interface on this node: the only one its tap may speak as; else ""
+    underlay  of the other node that it is on; "" when it is on this one
+    """
+
+    mac: str
+    address: str = ""
+    underlay: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A network's presence on a node: bridge `br-<vni>` and, enslaved to it, VXLAN device `vx-<vni>`.
 
-    peers    underlay addresses of the other nodes that hold a part of the network; each is an
-             all-zero entry of the VXLAN device's FDB (flooded to by head-end replication)
-    busy     an observer saw ports on the bridge that are not the segment's own: some domain's taps
+    peers     underlay addresses of the other nodes that hold a part of the network; each is an
+              all-zero entry of the VXLAN device's FDB (flooded to by head-end replication)
+    stations  everybody who is on it, wherever: frames to one elsewhere go to its node alone, and one
+              here speaks as itself alone
+    busy      an observer saw ports on the bridge that are not the segment's own: some domain's taps
     """
 
     uid: str
     vni: int
     peers: frozenset[str] = frozenset()
+    stations: frozenset[Station] = frozenset()
     busy: bool = beside(False)
 
     @property
@@ -46,22 +62,25 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Lease:
-    """A fixed DHCP lease: this MAC always gets this address and name."""
+    """A fixed DHCP lease: this MAC always gets this address and name; DNS knows it as `<name>.<domain>`."""
 
     mac: str
     address: str
     name: str
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A network's way out, in a namespace `gw-<vni>` of its own: first host address, DHCP, NAT.
+    """A network's way out, in a namespace `gw-<vni>` of its own: first host address, DHCP, DNS, NAT.
 
     address  with prefix length, e.g. "10.1.0.1/24"; mac: of the inside interface
     transit  the address (no prefix) by which the node reaches the namespace from outside; what
              leaves is masqueraded as it, then by the node as itself
     nat      whether anything leaves at all
-    dns      servers announced by DHCP
+    dhcp     whether it hands out leases, and answers for names
+    dns      servers it asks for names that it does not know itself; if there are none and `nat`, the node's own
+    domain   of the network's own instances, which are known by their bare names too
     leases   one for each interface of an instance on the network
     """
 
@@ -73,6 +92,7 @@ class Gateway:
     nat: bool = True
     dhcp: bool = True
     dns: tuple[str, ...] = ()
+    domain: str = ""
     leases: frozenset[Lease] = frozenset()
 
     @property
@@ -85,6 +105,28 @@ class Gateway:
 
     def __str__(self) -> str:
         return f"gateway {self.vni:06x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Floating:
+    """An address of the outside that leads to a guest, by way of the gateway of its network.
+
+    network  uid of the network, `vni` its number: on the node that carries its gateway this is
+    inside   the guest's address there, which what it sends outside then comes from `address` for
+    """
+
+    uid: str
+    network: str
+    vni: int
+    address: str
+    inside: str
+
+    @property
+    def token(self) -> str:
+        return self.uid
+
+    def __str__(self) -> str:
+        return f"floating IP {self.address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +248,7 @@ class Domain:
         return f"domain {self.name}"
 
 
-Part = Segment | Gateway | Image | Disk | Seed | Domain
+Part = Segment | Gateway | Floating | Image | Disk | Seed | Domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +263,6 @@ class Host:
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self.parts)
-
-    def __or__(self, other: Host) -> Host:
-        return Host(self.parts | other.parts)
 
     def only(self, tokens: Iterable[str]) -> Host:
         """The parts that belong to these tokens."""

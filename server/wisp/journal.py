@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from wisp.resource import Ref, dumps, now
 from wisp.store import Guard, LeaseGone, Op, Put, Store
@@ -31,25 +32,30 @@ class Journal:
 
     def commit(self, ref: Ref, guards: Sequence[Guard], ops: Sequence[Op], says: Iterable[str] = (),
                actor: str = "") -> int:
-        """One transaction, with a sentence for each event of `ref`; returns when the mirror shows it. Raises Lost."""
+        """As `write`; returns when the mirror shows it."""
+        revision = self.write(ref, guards, ops, says, actor)
+        self._mirror.wait(revision, LAG)
+        return revision
+
+    def write(self, ref: Ref, guards: Sequence[Guard], ops: Sequence[Op], says: Iterable[str] = (),
+              actor: str = "") -> int:
+        """One transaction, with a sentence for each event of `ref`; the revision it made. Raises Lost."""
         sentences = list(says)[-SLOTS:]
         try:
-            revision = self._store.commit(guards, [*ops, *self._notes(ref, sentences, actor)])
+            return self._store.commit(guards, [*ops, *self._notes(ref, sentences, actor)])
         except LeaseGone:
             self._granted = -HOUR * 2.0
-            revision = self._store.commit(guards, [*ops, *self._notes(ref, sentences, actor)])
-        if ops or sentences:
-            self._mirror.wait(revision, LAG)
-        return revision
+            return self._store.commit(guards, [*ops, *self._notes(ref, sentences, actor)])
 
     def _notes(self, ref: Ref, sentences: list[str], actor: str) -> list[Put]:
         if not sentences:
             return []
         lease, prefix = self._current_lease(), ref.key("event") + "/"
         used = {entry.key: entry.revision for entry in self._mirror.scan(prefix)}
-        slots = sorted((f"{prefix}{slot:02}" for slot in range(SLOTS)), key=lambda key: (used.get(key, 0), key))
+        free = (key for slot in range(SLOTS) if (key := f"{prefix}{slot:02}") not in used)
+        slots = chain(free, sorted(used, key=lambda key: (used[key], key)))
         return [Put(key, dumps({"at": now(), "actor": actor or self._actor, "text": text}), lease)
-                for key, text in zip(slots, sentences, strict=False)]
+                for text, key in zip(sentences, slots, strict=False)]
 
     def _current_lease(self) -> int:
         with self._lock:

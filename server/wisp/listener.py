@@ -3,7 +3,8 @@
 Left to itself waitress drops what is under way when it is told to stop. Here stopping means: accept
 nobody new, let every request under way have its answer, then go. The loop is woken by a pipe, so an
 idle service wakes up twice a minute. What waitress refuses before the application sees it (a body
-beyond the limit, a malformed header) is worded by the application's `refusal`.
+beyond the limit, a malformed header) is worded by the application's `refusal`. A TLS terminator on this
+machine is believed for whom it asks.
 """
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Listener:
         self._server = create_server(
             app, map=self._sockets, sockets=[self._socket], threads=threads, connection_limit=1000,
             max_request_body_size=(1 << 20) + 2, channel_request_lookahead=1, asyncore_use_poll=True, ident=None,
-            expose_tracebacks=False, clear_untrusted_proxy_headers=True)
+            expose_tracebacks=False, clear_untrusted_proxy_headers=True, trusted_proxy="127.0.0.1",
+            trusted_proxy_headers={"x-forwarded-for"})
         self._server.channel_class = _speaking(refusal)
         self._grace = grace
         self._stop = threading.Event()

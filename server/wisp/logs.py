@@ -17,12 +17,18 @@ asking: ContextVar[Mapping[str, Any]] = ContextVar("asking", default={})  # noqa
 
 
 class JsonLines(logging.Formatter):
+    def __init__(self, **fields: str) -> None:
+        """`fields`: members of every line."""
+        super().__init__()
+        self._fields = fields
+
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "source": record.name,
             "message": record.getMessage(),
+            **self._fields,
             **asking.get(),
             **getattr(record, "fields", {}),
         }
@@ -31,9 +37,9 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def to_stderr(level: int = logging.INFO) -> None:
-    """Everything of this level and above goes to stderr, and nowhere else."""
+def to_stderr(**fields: str) -> None:
+    """Everything that is worth a word goes to stderr, and nowhere else; `fields` are members of every line."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    handler.setFormatter(JsonLines(**fields))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)

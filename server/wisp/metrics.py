@@ -113,8 +113,9 @@ class _Now:
         while True:
             with self._mirror.held():
                 resource = next(everything, None)
-                places = KINDS[resource.ref.kind].places(resource, self._world) if resource else frozenset()
-            if resource is None:
-                return
-            worst = view(resource, places, live)["conditions"][0]
+                if resource is None:
+                    return
+                kind = KINDS[resource.ref.kind]
+                places, lack = kind.places(resource, self._world), kind.lack(resource, self._world)
+            worst = view(resource, places, live, lack)["conditions"][0]
             yield resource.ref.kind, worst["type"], worst["status"], worst["reason"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from wisp.host import Disk, Domain, Gateway, Image, Seed, Segment
+from wisp.host import Disk, Domain, Floating, Gateway, Image, Seed, Segment
 
 Ring = Callable[[str | None], None]
 """Called with a token whose parts may have moved, or None when anything may have."""
@@ -43,9 +43,9 @@ class Hypervisor(Protocol):
 
 
 class Fabric(Protocol):
-    """Links, bridges, VXLAN, and gateways in their namespaces. A token is a network's uid."""
+    """Links, bridges, VXLAN, gateways in their namespaces, floating IPs. A token is the uid of one, or of a network."""
 
-    def observe(self, tokens: Collection[str] | None) -> Iterable[Segment | Gateway]:
+    def observe(self, tokens: Collection[str] | None) -> Iterable[Segment | Gateway | Floating]:
         """A part that is there but not whole (link down, rule or process missing) is reported with
         what is really there, so that it differs from any part that is whole."""
     def watch(self, ring: Ring) -> None: ...
@@ -53,7 +53,13 @@ class Fabric(Protocol):
         """Makes it, or mends whatever differs."""
     def remove_segment(self, segment: Segment) -> None: ...
     def build_gateway(self, gateway: Gateway) -> None: ...
-    def remove_gateway(self, gateway: Gateway) -> None: ...
+    def remove_gateway(self, gateway: Gateway) -> None:
+        """Its floating IPs go with it."""
+    def build_floating(self, floating: Floating) -> None:
+        """Refused without its gateway. Its neighbours outside are told that the address is here now."""
+    def remove_floating(self, floating: Floating) -> None: ...
+    def held_elsewhere(self, address: str) -> bool:
+        """Asks outside, for up to a second, whether another machine answers for the address."""
     def plug(self, tap: str, bridge: str) -> None:
         """Enslave a domain's tap to the bridge, up; one that is not there is no error."""
     def ping(self, gateway: Gateway, address: str, count: int) -> list[int]:
@@ -99,3 +105,5 @@ class Facts:
     virt_type: str
     virt_reason: str
     versions: tuple[tuple[str, str], ...] = ()
+    carries: tuple[str, ...] = ("instances", "gateways")
+    egress: str = ""

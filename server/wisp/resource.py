@@ -73,7 +73,7 @@ def refers_prefix(target: Ref, tie: str = "ref") -> str:
 
 def refers_key(target: Ref, referrer: Ref, tie: str = "ref") -> str:
     """Says that `referrer` refers to `target`; its life is that of the referring intent. A tie `follow` holds nothing
-    back: the referrer goes when the target does."""
+    back: the referrer goes when the target does, or lives on without it."""
     return f"{refers_prefix(target, tie)}{referrer.namespace}/{referrer.kind}/{referrer.name}"
 
 

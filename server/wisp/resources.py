@@ -30,7 +30,7 @@ from wisp.feed import Feed
 from wisp.journal import Journal
 from wisp.kinds import KINDS
 from wisp.kinds.key import hashed, record_key
-from wisp.resource import CLUSTER, CLUSTER_KEY, PREFIX, Intent, Ref, Resource, now
+from wisp.resource import CLUSTER, CLUSTER_KEY, PREFIX, Ref, Resource, now
 from wisp.store import Compacted, Entry, Lost, Span, Store, beyond, under
 from wisp.store.mirror import Mirror
 from wisp.world import World
@@ -59,13 +59,14 @@ class Resources:
         self.catalogue, self._feed = catalogue, feed
         self.admission = Admission(catalogue, KINDS)
         self._store, self._mirror, self._world, self._journal = store, mirror, world, journal
-        self._growing = _Turnstile()
+        self._growing, self._written = _Turnstile(), 0
         self._closing = False
 
     # --- who asks
 
     def authenticate(self, authorization: str | None) -> Caller:
         """The caller of `Authorization: Bearer wisp_<key id>_<secret>`. Raises `unauthenticated`."""
+        self._see_own()
         try:
             return self._caller(authorization)
         except Problem:
@@ -152,6 +153,7 @@ class Resources:
         until, caught_up = time.monotonic() + PATIENCE, 0
         with ExitStack() as alone:
             while time.monotonic() < until:
+                self._see_own()
                 try:
                     with self._mirror.held():
                         revision = self._mirror.revision
@@ -165,19 +167,26 @@ class Resources:
                     if caught_up and revision >= caught_up:
                         return None
                     caught_up = self._catch_up()
-                elif decision.fenced and not self._growing.held():
+                    continue
+                if decision.fenced and not self._growing.held():
                     alone.enter_context(self._growing)
-                else:
-                    try:
-                        self._commit(decision, caller)
-                        return decision
-                    except Lost as lost:
-                        self._mirror.wait(lost.revision, LAG)
+                    if max(self._mirror.revision, self._written) > revision:
+                        continue
+                try:
+                    self._commit(decision, caller)
+                    return decision
+                except Lost as lost:
+                    self._mirror.wait(lost.revision, LAG)
         raise Problem("conflict", "Others changed the same things for too long; ask again.", retry_after=1)
 
     def _commit(self, decision: Decision, caller: Caller) -> None:
         told = [decision.says] if decision.says else []
-        self._journal.commit(decision.after.ref, decision.guards, decision.ops, told, caller.name)
+        self._written = self._journal.write(decision.after.ref, decision.guards, decision.ops, told, caller.name)
+
+    def _see_own(self) -> None:
+        """Waits until the mirror shows what was written here: no answer waits for that, what is asked next does."""
+        if not self._mirror.wait(self._written, LAG):
+            self._written = 0       # a store that was restored may never come so far
 
     def _catch_up(self, seen: int = 0) -> int:
         """Waits until the mirror shows what the store holds now, or at `seen`; that revision."""
@@ -195,7 +204,7 @@ class Resources:
             self.admission.must_see(caller, ref, self._world)
         if not view.spans[0]:
             raise Problem("not_found", f"There is no {ref}.")
-        return self._shown(_resource(view.spans[0][0], *view.spans[1], statuses=view.spans[2]))
+        return self._shown(self._resource(view.spans[0][0], *view.spans[1], statuses=view.spans[2]))
 
     def list(self, caller: Caller, kind: str, namespace: str, *, limit: int = 50, after: str | None = None,
              metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -208,9 +217,11 @@ class Resources:
             if namespace != CLUSTER:
                 self.admission.must_see(caller, Ref(kind, namespace, "x"), self._world)
         items: list[dict[str, Any]] = []
+        start = f"{prefix}{name}\0" if name else prefix
         while True:
+            end = self._mirror.ahead(start, beyond(prefix), limit)
             try:
-                page = self._store.read(under(prefix, limit, prefix + name if name else ""), revision=revision)
+                page = self._store.read(Span(start, end, limit), revision=revision)
                 revision = page.revision
                 found = self._together(page.spans[0], revision)
             except Compacted as compacted:
@@ -221,11 +232,12 @@ class Resources:
                     items.append(self._shown(resource))
                 if len(items) == limit:
                     break
-            more = page.more[0] or (found and name != found[-1].ref.name)
+            more = page.more[0] or end < beyond(prefix) or (found and name != found[-1].ref.name)
             if not more:
                 return {"items": items, "revision": revision}
             if len(items) == limit:
                 return {"items": items, "revision": revision, "next": self._token(revision, name, prefix)}
+            start = f"{prefix}{name}\0" if page.more[0] else end
 
     def _token(self, revision: int, name: str, prefix: str) -> str:
         """Opaque and signed: a page token is good for the walk that it came from, and nothing else."""
@@ -265,8 +277,14 @@ class Resources:
         for entry in view.spans[1]:
             statuses.setdefault(Ref.of_key(entry.key)[1], []).append(entry)
         refs = [(Ref.of_key(entry.key)[1], entry) for entry in intents]
-        return [_resource(entry, *filter(None, [bindings.get(ref)]), statuses=statuses.get(ref, ()))
+        return [self._resource(entry, *filter(None, [bindings.get(ref)]), statuses=statuses.get(ref, ()))
                 for ref, entry in refs]
+
+    def _resource(self, intent: Entry, *binding: Entry, statuses: Collection[Entry]) -> Resource:
+        said = {Ref.of_key(entry.key)[2]: json.loads(entry.value) for entry in statuses}
+        bound = binding[0] if binding else None
+        return Resource(self._world.read(intent), intent.revision, intent.created,
+                        json.loads(bound.value) if bound else {}, bound.revision if bound else 0, said)
 
     def wait(self, caller: Caller, ref: Ref, until: str, timeout: float) -> dict[str, Any] | None:
         """Held until it is `ready` (or has failed for good) or `absent`, or time is up; None when it is gone."""
@@ -336,9 +354,11 @@ class Resources:
 
     def _shown(self, resource: Resource) -> dict[str, Any]:
         with self._mirror.held():
-            places = KINDS[resource.ref.kind].places(resource, self._world)
+            kind = KINDS[resource.ref.kind]
+            places, lack = kind.places(resource, self._world), kind.lack(resource, self._world)
+            remarks = list(kind.remarks(resource, self._world))
             live: Collection[str] = {node.name for node in self._world.live_nodes()}
-        return document(resource, places, live, self.catalogue.kinds[resource.ref.kind].hidden)
+        return document(resource, places, live, self.catalogue.kinds[resource.ref.kind].hidden, lack, remarks)
 
 
 class _Turnstile:
@@ -358,14 +378,6 @@ class _Turnstile:
     def __exit__(self, *_: object) -> None:
         self._mine.held = False
         self._lock.release()
-
-
-def _resource(intent: Entry, *binding: Entry, statuses: Collection[Entry]) -> Resource:
-    ref = Ref.of_key(intent.key)[1]
-    said = {Ref.of_key(entry.key)[2]: json.loads(entry.value) for entry in statuses}
-    bound = binding[0] if binding else None
-    return Resource(Intent.load(ref, intent.value), intent.revision, intent.created,
-                    json.loads(bound.value) if bound else {}, bound.revision if bound else 0, said)
 
 
 def _expired(at: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
 
-from wisp.host import Disk, Domain, Gateway, Host, Image, Part, Seed, Segment
+from wisp.host import Disk, Domain, Floating, Gateway, Host, Image, Part, Seed, Segment
 from wisp.ports import Machine
 
 P = TypeVar("P", bound=Part)
@@ -44,6 +44,8 @@ VERBS: Mapping[tuple[str, type[Part]], Callable[[Machine], Callable[..., None]]]
     ("remove", Segment): lambda machine: machine.fabric.remove_segment,
     ("build", Gateway): lambda machine: machine.fabric.build_gateway,
     ("remove", Gateway): lambda machine: machine.fabric.remove_gateway,
+    ("build", Floating): lambda machine: machine.fabric.build_floating,
+    ("remove", Floating): lambda machine: machine.fabric.remove_floating,
     ("fetch", Image): lambda machine: machine.depot.fetch,
     ("drop", Image): lambda machine: machine.depot.drop_image,
     ("create", Disk): lambda machine: machine.depot.create_disk,
@@ -104,16 +106,17 @@ def _built(want: Host, have: Host, held_back: bool) -> Iterator[Step]:
     for segment in _of(Segment, want):
         if _seen(segment, have) != segment:
             yield Step("build", segment)
-    gateways = _of(Gateway, want)
-    for gateway in gateways:
+    yield from (Step("remove", stale) for stale in _of(Gateway, have) if not _seen(stale, want))
+    yield from (Step("remove", stale) for stale in _of(Segment, have) if not (stale.busy or _seen(stale, want)))
+    for gateway in _of(Gateway, want):
         if _seen(gateway, have) != gateway:
             yield Step("build", gateway)
-    if not gateways:
-        yield from (Step("remove", stale) for stale in _of(Gateway, have))
+    yield from (Step("remove", stale) for stale in _of(Floating, have) if not _seen(stale, want))
     for image in _of(Image, want):
         if not _seen(image, have):
             yield Step("fetch", image)
     if not held_back:
+        yield from (Step("build", floating) for floating in _of(Floating, want) if _seen(floating, have) != floating)
         yield from _machine(want, have)
     for domain in _of(Domain, want) if held_back else ():
         is_now = _seen(domain, have)
@@ -170,9 +173,13 @@ def _waits(want: Host, have: Host, around: Host) -> Iterator[Wait]:
     for disk in _of(Disk, want):
         if disk.sha256 and disk.sha256 not in images and not _seen(disk, have):
             yield Wait(f"sha256:{disk.sha256}", f"image {disk.sha256[:12]}")
-    bridges = {segment.bridge for segment in _of(Segment, around)}
+    gateways = {gateway.uid for gateway in _of(Gateway, around) if gateway.nat and gateway.transit}
+    for floating in _of(Floating, want):
+        if floating.network not in gateways:
+            yield Wait(floating.network, f"gateway {floating.vni:06x}")
+    known = {(segment.bridge, station.mac) for segment in _of(Segment, around) for station in segment.stations}
     for domain in _of(Domain, want):
-        yield from (Wait(nic.uid, f"segment {nic.bridge}") for nic in domain.nics if nic.bridge not in bridges)
+        yield from (Wait(nic.uid, f"segment {nic.bridge}") for nic in domain.nics if (nic.bridge, nic.mac) not in known)
 
 
 def _taken_down(have: Host, fate: Fate) -> Iterator[Step]:
@@ -184,6 +191,7 @@ def _taken_down(have: Host, fate: Fate) -> Iterator[Step]:
     if fate is Fate.RETIRED:
         yield from (Step("drop", disk) for disk in _of(Disk, have))
         yield from (Step("drop", seed) for seed in _of(Seed, have))
+    yield from (Step("remove", floating) for floating in _of(Floating, have))
     yield from (Step("remove", gateway) for gateway in _of(Gateway, have))
     yield from (Step("remove", segment) for segment in _of(Segment, have) if not segment.busy)
 
@@ -192,7 +200,7 @@ def reap(have: Host, wanted: Collection[str]) -> tuple[Step, ...]:
     """What can go of all that a node has: devices and cached images of no `wanted` token, with nothing on them."""
     spare = Host.of(part for part in have if part.token not in wanted)
     below = {disk.sha256 for disk in _of(Disk, have)}
-    devices = _taken_down(Host.of([*_of(Gateway, spare), *_of(Segment, spare)]), Fate.UNKNOWN)
+    devices = _taken_down(Host.of([*_of(Floating, spare), *_of(Gateway, spare), *_of(Segment, spare)]), Fate.UNKNOWN)
     return (*devices, *(Step("drop", image) for image in _of(Image, spare) if image.sha256 not in below))
 
 
@@ -208,6 +216,8 @@ def _slot(part: Part) -> tuple[str | int, ...]:
             return ("disk", part.uid, part.index)
         case Seed():
             return ("seed", part.uid, part.digest)
+        case Floating() | Segment() | Gateway():
+            return (type(part).__name__, part.uid, part.vni)
         case _:
             return (type(part).__name__, part.token)
 

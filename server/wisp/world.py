@@ -5,6 +5,9 @@ for as long as the entry does not move, so a turn costs what it looks at and not
 that admission needs (what a node carries, what a namespace holds) are kept as the mirror moves, since
 adding them up each time would make every create as dear as the cloud is large. Use it while holding
 the mirror (`with mirror.held():`): then everything in it is of one revision.
+
+An intent is read with the defaults of today: one recorded before a field existed has it all the same,
+and asking for it again as it was asked for then still changes nothing.
 """
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from wisp.resource import (
@@ -32,6 +35,8 @@ from wisp.store import Entry
 
 Weigh = Callable[[str, Json], Mapping[str, int]]
 """(kind, spec) -> what it takes of quotas and nodes: {"cpus": 2, "memory_mib": 512, …}"""
+Fill = Callable[[str, Json], Json]
+"""(kind, spec) -> the spec with the defaults of today"""
 
 
 class Copy(Protocol):
@@ -51,13 +56,12 @@ class LiveNode:
 
     name: str
     at: int
-    incarnation: str
 
 
 class World:
-    def __init__(self, copy: Copy, weigh: Weigh) -> None:
+    def __init__(self, copy: Copy, weigh: Weigh, fill: Fill) -> None:
         self.copy = copy
-        self._weigh = weigh
+        self._weigh, self._fill = weigh, fill
         self._parsed: dict[str, tuple[int, Any]] = {}
         self._counted: dict[Ref, tuple[str, frozenset[str], Mapping[str, int]]] = {}
         self._by_uid: dict[str, Ref] = {}
@@ -68,6 +72,11 @@ class World:
 
     # --- documents
 
+    def read(self, intent: Entry) -> Intent:
+        """Of any revision."""
+        read = Intent.load(Ref.of_key(intent.key)[1], intent.value)
+        return replace(read, spec=self._fill(read.ref.kind, read.spec))
+
     def resource(self, ref: Ref) -> Resource | None:
         entry = self.copy.get(ref.key("intent"))
         if entry is None:
@@ -76,11 +85,6 @@ class World:
         statuses = {Ref.of_key(each.key)[2]: self._json(each) for each in self.copy.scan(ref.key("status") + "/")}
         return Resource(self._intent(entry), entry.revision, entry.created,
                         self._json(bound) if bound else {}, bound.revision if bound else 0, statuses)
-
-    def resources(self, kind: str, namespace: str) -> Iterator[Resource]:
-        for entry in list(self.copy.scan(f"{PREFIX}intent/{namespace}/{kind}/")):
-            if found := self.resource(Ref.of_key(entry.key)[1]):
-                yield found
 
     def everything(self) -> Iterator[Resource]:
         for entry in list(self.copy.scan(f"{PREFIX}intent/")):
@@ -92,11 +96,15 @@ class World:
         found = (entry.key.removeprefix(prefix).split("/") for entry in self.copy.scan(prefix))
         return [Ref(kind, namespace, name) for namespace, kind, name in found]
 
+    def leaning(self, target: Ref) -> Iterator[Ref]:
+        """What refers to it, and what follows it or one of those."""
+        referrers = self.referrers(target)
+        yield from referrers
+        for each in (target, *referrers):
+            yield from self.referrers(each, "follow")
+
     def taken(self, key: str) -> bool:
         return self.copy.get(key) is not None
-
-    def entry(self, key: str) -> Entry | None:
-        return self.copy.get(key)
 
     def revision_of(self, key: str) -> int:
         """Of a key's last change; 0 when it is absent."""
@@ -118,11 +126,11 @@ class World:
     # --- nodes
 
     def node(self, name: str) -> LiveNode | None:
-        entry = self.copy.get(node_key(name))
-        if entry is None:
-            return None
-        said = self._json(entry)
-        return LiveNode(name, entry.revision, said["incarnation"])
+        return LiveNode(name, entry.revision) if (entry := self.copy.get(node_key(name))) else None
+
+    def gone(self, name: str) -> bool:
+        """Whether the node was declared gone for good, and has not joined again."""
+        return bool((known := self.resource(node_ref(name))) and known.retired)
 
     def live_nodes(self) -> list[LiveNode]:
         prefix = node_key("")
@@ -176,7 +184,7 @@ class World:
         return self._once(entry, lambda: json.loads(entry.value))
 
     def _intent(self, entry: Entry) -> Intent:
-        return self._once(entry, lambda: Intent.load(Ref.of_key(entry.key)[1], entry.value))  # type: ignore[no-any-return]
+        return self._once(entry, lambda: self.read(entry))  # type: ignore[no-any-return]
 
     def _once(self, entry: Entry, parse: Callable[[], Any]) -> Any:
         known = self._parsed.get(entry.key)

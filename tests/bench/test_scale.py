@@ -56,6 +56,7 @@ class Crowd:
                                    Put(f"{joined.ref.key('status')}/{name}", dumps(status))])
         nets = [self.put("network", f"lan-{number}", {"cidr": "10.1.0.0/20"}) for number in range(self.count // 100)]
         self.put("instance", "first", {**SPEC, "networks": [{"network": "lan-0"}]})
+        assert self.service.mirror.wait(self.store.revision(), 60)
         first = self.service.world.resource(Ref("instance", "web", "first"))
         assert first
         writes = (self._written(first.intent, number, nets[number // 100]) for number in range(1, self.count))

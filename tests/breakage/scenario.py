@@ -1,6 +1,6 @@
 """A small life, told the same way each time, and what a power failure or a stumble may do to it.
 
-The life has three chapters: a network, an image and an instance are made, changed, and deleted. Its teller
+The life has three chapters: a network, an image, an instance and its floating IP are made, changed, and deleted. Its teller
 is a client as good ones are: what it gets no answer to it asks again. `Trouble` strikes once, at one chosen
 moment: a moment is a step of the machine or a commit of the store. When it was the power, nothing works from
 that instant on, until a new service stands over the same store and the same machine.
@@ -15,14 +15,15 @@ from simulated import BOOTED, IMAGE, LAN, VERBS, Cloud, Wire
 
 from wisp.conditions import find, is_ready
 from wisp.errors import Problem, StepFailed
-from wisp.host import Disk, Domain, Gateway, Part, Seed, Segment
+from wisp.host import Disk, Domain, Floating, Gateway, Part, Seed, Segment
 from wisp.resource import dumps, refers_prefix
 from wisp.store import Guard, Lost, Op
 
 How = Literal["crash before", "crash after", "stumble before", "stumble after", "twice", "lost race"]
 Where = Literal["step", "commit"]
 VM = {**BOOTED, "user_data": "#!/bin/sh"}
-RESOURCES = (("network", "lan"), ("image", "guest"), ("instance", "vm"))
+IP = {"pool": "public", "instance": "vm"}
+RESOURCES = (("pool", "public"), ("network", "lan"), ("image", "guest"), ("floating-ip", "ip"), ("instance", "vm"))
 
 
 class PowerCut(Exception):
@@ -98,7 +99,8 @@ class Story:
     def made(self) -> dict[str, Any]:
         put = self.cloud.put
         self._all(lambda: put("network", "lan", LAN), lambda: put("image", "guest", IMAGE),
-                  lambda: put("instance", "vm", VM), self._ready, self.cloud.settle)
+                  lambda: put("pool", "public", {"cidr": "203.0.113.8/29"}), lambda: put("instance", "vm", VM),
+                  lambda: put("floating-ip", "ip", IP), self._ready, self.cloud.settle)
         return self.snapshot()
 
     def changed(self) -> dict[str, Any]:
@@ -171,6 +173,8 @@ def plain(part: Part, names: dict[str, str]) -> tuple[Any, ...]:
             return "segment", owner, part.peers, part.busy
         case Gateway():
             return "gateway", owner, part.address, part.nat, part.dhcp, part.dns, len(part.leases)
+        case Floating():
+            return "floating", owner, part.address
         case Disk():
             return "disk", owner, part.index, part.size_gib, part.sha256
         case Seed():

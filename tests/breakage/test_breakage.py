@@ -32,7 +32,7 @@ def undisturbed() -> list[dict[str, Any]]:
 
 def test_the_undisturbed_story_ends_as_it_should(undisturbed: list[dict[str, Any]]) -> None:
     made, changed, deleted = undisturbed
-    assert [line.split(",")[0] for line in made["machine"]] == ["('disk'", "('domain'", "('drive'", "('gateway'", "('image'", "('segment'"]
+    assert [line.split(",")[0] for line in made["machine"]] == ["('disk'", "('domain'", "('drive'", "('floating'", "('gateway'", "('image'", "('segment'"]
     assert "128, 'on', [True]" in str(changed["machine"]) and "9.9.9.9" in str(changed["machine"])
     assert changed["documents"]["instance web/vm"][0] == 2
     assert deleted == {"documents": {}, "machine": [], "drives": [], "taps": 0, "orphans": [], "dangling": [], "keys": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,8 @@ import simulated
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for pause in ("memory.SLOWEST_RETRY", "agent.PAUSE"):
-        monkeypatch.setattr(f"wisp.agent.{pause}", 0.02)
+    for pause in ("agent.memory.SLOWEST_RETRY", "agent.agent.PAUSE", "agent.actions.PAUSE", "conductor.PAUSE"):
+        monkeypatch.setattr(f"wisp.{pause}", 0.02)
 
 
 @pytest.fixture
@@ -26,3 +27,8 @@ def clouds() -> Iterator[simulated.Make]:
 @pytest.fixture
 def cloud(clouds: simulated.Make) -> simulated.Cloud:
     return clouds()
+
+
+@pytest.fixture
+def vm(cloud: simulated.Cloud) -> dict[str, Any]:
+    return simulated.machine(cloud)

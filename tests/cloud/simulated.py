@@ -10,19 +10,21 @@ from __future__ import annotations
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from wisp.admission import Caller
-from wisp.catalogue import FORMATS, Validator, _inlined, directory, load
+from wisp.catalogue import _inlined, directory, load
 from wisp.conditions import find
+from wisp.dialect import FORMATS, Validator
 from wisp.errors import Problem
 from wisp.fakes.depot import FakeDepot
 from wisp.fakes.fabric import FakeFabric, FakeKernel
 from wisp.fakes.hypervisor import FakeHypervisor
-from wisp.host import Host, Part
+from wisp.host import Domain, Host, Part
 from wisp.ports import Facts, Machine
 from wisp.resource import CLUSTER, PREFIX, Ref, namespace_ref, node_key
 from wisp.resources import Outcome
@@ -34,10 +36,12 @@ PATIENCE = 20.0
 """Seconds after which what is waited for is not coming."""
 SIZE = {"cpus": 64, "memory_mib": 262144, "disk_gib": 4005}
 VERBS = {"define", "start", "stop", "shutdown", "suspend", "resume", "undefine",
-         "build_segment", "remove_segment", "build_gateway", "remove_gateway", "plug",
+         "build_segment", "remove_segment", "build_gateway", "remove_gateway", "build_floating",
+         "remove_floating", "plug",
          "fetch", "drop_image", "create_disk", "drop_disk", "write_seed", "drop_seed", "reboot", "ping", "console"}
 SHA = "5" * 64
 SMALL: dict[str, Any] = {"cpus": 1, "memory_mib": 64, "disks": [{"size_gib": 1}]}
+REBOOT = {"do": "reboot", "instance": "vm"}
 LAN = {"cidr": "10.1.0.0/24"}
 IMAGE = {"source": {"kind": "url", "url": "http://images.example/guest.qcow2"}, "sha256": SHA}
 BOOTED = {**SMALL, "disks": [{"image": "guest", "size_gib": 1}], "networks": [{"network": "lan"}]}
@@ -88,6 +92,7 @@ class Room:
         self.between: Between = undisturbed
         self.done: list[str] = []
         self.looked = 0
+        self.uid = str(uuid.uuid4())
 
     def meet(self, verb: str, args: tuple[Any, ...], go_on: Callable[[], Any]) -> Any:
         if verb == "observe":
@@ -146,7 +151,7 @@ class Cloud:
 
     def join(self, name: str) -> None:
         facts = Facts(self.size["cpus"], self.size["memory_mib"], self.size["disk_gib"], 1450, f"192.0.2.{name[1:]}", "qemu", "Simulated.")
-        self.service.join(name, NodeParts(self.rooms[name].machine, facts, lambda uid: self.belongs(uid)))
+        self.service.join(name, NodeParts(self.rooms[name].machine, facts, lambda uid: self.belongs(uid), self.rooms[name].uid))
 
     def restart(self) -> None:
         self.service.stop()
@@ -155,7 +160,7 @@ class Cloud:
     def lose(self, name: str) -> None:
         """The node's agent stops, and its lease runs out."""
         self.service.agents[name].stop()
-        entry = self.service.world.entry(node_key(name))
+        entry = self.service.mirror.get(node_key(name))
         assert entry
         for presence in self.service._presences:
             if presence._ref.name == name:
@@ -185,7 +190,7 @@ class Cloud:
         self.service.resources.delete(caller, self.ref(kind, name, namespace), **said)
 
     def ref(self, kind: str, name: str, namespace: str = "web") -> Ref:
-        return Ref(kind, CLUSTER if kind in ("namespace", "node") else namespace, name)
+        return Ref(kind, CLUSTER if SCHEMAS.kinds[kind].cluster else namespace, name)
 
     def refusal(self, kind: str, name: str, spec: Mapping[str, Any], caller: Caller = ITSELF, **said: Any) -> Problem:
         """The problem that a PUT ends with."""
@@ -249,6 +254,11 @@ class Cloud:
         ref = self.ref(kind, name, namespace)
         assert self.service.resources.wait(ITSELF, ref, "absent", PATIENCE) is None, f"the {ref} is still there"
 
+    def remove(self, kind: str, name: str, namespace: str = "web") -> None:
+        """Deletes it, and waits until it is gone."""
+        self.delete(kind, name, namespace=namespace)
+        self.gone(kind, name, namespace)
+
     def turn(self) -> None:
         """Every agent looks at everything, and what follows from that has been done."""
         for name, agent in self.service.agents.items():
@@ -257,7 +267,7 @@ class Cloud:
                 seen = room.looked
                 agent.bell.ring_all()
                 self.until(lambda: room.looked >= seen + 3, f"a turn of {name}")  # noqa: B023
-            self.until(lambda: agent.idle, f"{name} to end its steps")  # noqa: B023
+            self.until(lambda: not agent._memory.busy(), f"{name} to end its steps")  # noqa: B023
 
     def settle(self) -> None:
         """Turns until nothing moves any more, neither the store nor a machine, and nothing is to be tried again."""
@@ -335,3 +345,20 @@ def codes(results: Iterable[Any]) -> list[str]:
 
 def namespace(name: str) -> Ref:
     return namespace_ref(name)
+
+
+def machine(cloud: Cloud, **spec: Any) -> dict[str, Any]:
+    cloud.put("instance", "vm", {**SMALL, **spec})
+    return cloud.ready("instance", "vm")
+
+
+def boot(cloud: Cloud) -> Domain:
+    """An instance that runs, from an image and on a network; all at rest."""
+    cloud.put("network", "lan", LAN)
+    cloud.put("image", "guest", IMAGE)
+    cloud.put("instance", "vm", BOOTED)
+    cloud.ready("instance", "vm")
+    cloud.settle()
+    cloud.room.done.clear()
+    domain: Domain = cloud.room.only(Domain)
+    return domain

@@ -35,7 +35,7 @@ class Slow:
         if verb == "observe" and self.begun.is_set() and not self._held and self._look(args[0]):
             self._held = True
             self.go_on.set()
-            self._cloud.until(lambda: self._cloud.service.agents["n1"].idle)
+            self._cloud.until(lambda: not self._cloud.service.agents["n1"]._memory.busy())
         return answer
 
 
@@ -71,8 +71,7 @@ def test_what_was_made_while_its_absence_was_noted_is_taken_down_all_the_same(cl
     cloud.room.between = slow
     cloud.put("instance", "vm", SMALL)
     assert slow.begun.wait(PATIENCE)
-    cloud.delete("instance", "vm")
-    cloud.gone("instance", "vm")
+    cloud.remove("instance", "vm")
     assert not cloud.room.host().parts, "forgotten, and left behind on the machine"
 
 

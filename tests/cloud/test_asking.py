@@ -116,8 +116,7 @@ def test_what_is_deleted_gives_its_quota_back(cloud: Cloud) -> None:
     cloud.put("namespace", "web", {"quotas": {"networks": 1}})
     cloud.put("network", "one", LAN)
     assert cloud.refusal("network", "two", LAN).code == "quota_exceeded"
-    cloud.delete("network", "one")
-    cloud.gone("network", "one")
+    cloud.remove("network", "one")
     assert cloud.put("network", "two", LAN).created
 
 
@@ -142,8 +141,7 @@ def test_growing_in_place_needs_room_on_its_node(clouds: Make) -> None:
     assert cloud.refusal("instance", "one", grown).extra["stage"] == "memory_mib"
     assert cloud.put("instance", "one", {**SMALL, "memory_mib": 128}).document["generation"] == 2
     assert cloud.put("instance", "one", SMALL).document["generation"] == 3
-    cloud.delete("instance", "two")
-    cloud.gone("instance", "two")
+    cloud.remove("instance", "two")
     assert cloud.put("instance", "one", grown).document["generation"] == 4
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from simulated import BOOTED, IMAGE, LAN, SMALL, Cloud
+from simulated import BOOTED, IMAGE, LAN, SMALL, Cloud, boot
 
 from wisp.host import Domain, Gateway, Seed
 from wisp.store import under
@@ -14,12 +14,7 @@ SECRET = "#!/bin/sh\necho a-secret-that-nobody-sees"
 
 @pytest.fixture
 def vm(cloud: Cloud) -> Cloud:
-    cloud.put("network", "lan", LAN)
-    cloud.put("image", "guest", IMAGE)
-    cloud.put("instance", "vm", BOOTED)
-    cloud.ready("instance", "vm")
-    cloud.settle()
-    cloud.room.done.clear()
+    boot(cloud)
     return cloud
 
 
@@ -93,8 +88,7 @@ def test_user_data_reaches_the_guest_and_stands_nowhere_else(cloud: Cloud) -> No
     assert kept == ["/wisp/v1/user_data/web/instance/vm"]
     assert not [entry for entry in cloud.service.mirror.scan("") if b"a-secret" in entry.value]
     assert "a-secret" not in f"{cloud.get('instance', 'vm')} {cloud.events('instance', 'vm')} {cloud.room.host()}"
-    cloud.delete("instance", "vm")
-    cloud.gone("instance", "vm")
+    cloud.remove("instance", "vm")
     assert not [entry for entry in cloud.store.read(under("")).spans[0] if b"a-secret" in entry.value]
 
 
@@ -108,18 +102,24 @@ def test_the_config_drive_says_name_keys_and_addresses(vm: Cloud) -> None:
     assert "openstack/latest/user_data" not in files
 
 
-def test_other_name_servers_rebuild_the_gateway_and_restart_nobody(vm: Cloud) -> None:
-    seed = vm.room.only(Seed)
+def test_other_name_servers_are_the_gateways_affair_alone(vm: Cloud) -> None:
     vm.put("network", "lan", {**LAN, "dns_servers": ["9.9.9.9"]})
     vm.until(lambda: vm.room.only(Gateway).dns == ("9.9.9.9",))
+    vm.settle()
+    assert vm.room.done == ["build_gateway"]
+
+
+def test_a_network_without_dhcp_is_another_config_drive_and_restarts_nobody(vm: Cloud) -> None:
+    seed = vm.room.only(Seed)
+    vm.put("network", "lan", {**LAN, "dhcp": False})
+    vm.until(lambda: not vm.room.only(Gateway).dhcp)
     vm.settle()
     assert sorted(vm.room.done) == ["build_gateway", "define", "write_seed"]
     assert vm.room.only(Domain).power == "on"
     assert seed in vm.room.parts(Seed), "the drive that the running guest has in it stays"
     vm.ready("network", "lan")
     vm.put("instance", "vm", {**BOOTED, "power": "off"})
-    vm.settle()
-    assert seed not in vm.room.parts(Seed)
+    vm.until(lambda: seed not in vm.room.parts(Seed))
 
 
 def test_a_network_without_dhcp_and_nat_has_no_gateway(vm: Cloud) -> None:
@@ -138,8 +138,7 @@ def test_the_gateway_leases_to_those_who_are_on_its_network(vm: Cloud) -> None:
     vm.settle()
     given = {vm.get("instance", name)["binding"]["interfaces"][0]["address"] for name in ("vm", "other")}
     assert {lease.address for lease in vm.room.only(Gateway).leases} == given
-    vm.delete("instance", "other")
-    vm.gone("instance", "other")
+    vm.remove("instance", "other")
     vm.settle()
     assert {lease.name for lease in vm.room.only(Gateway).leases} == {"vm"}
     vm.put("network", "lan", {**LAN, "dhcp": False})

@@ -177,3 +177,8 @@ def test_a_key_that_was_revoked_meanwhile_reads_nothing_more(cloud: Cloud) -> No
     with pytest.raises(Problem) as refused:
         cloud.service.resources.get(reader, namespace_ref("web"))
     assert refused.value.code == "unauthenticated"
+
+
+def test_what_a_node_has_none_of_is_not_among_its_facts(cloud: Cloud) -> None:
+    status = cloud.ready("node", "n1")["status"]
+    assert "underlay" in status and "egress" not in status

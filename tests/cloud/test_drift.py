@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from simulated import BOOTED, IMAGE, LAN, SMALL, Cloud, Make
+from simulated import BOOTED, IMAGE, SMALL, Cloud, Make, boot
 
 from wisp.fakes.fabric import FakeKernel
 from wisp.host import Disk, Domain, Gateway, Image, Seed, Segment
@@ -14,17 +14,6 @@ from wisp.host import Disk, Domain, Gateway, Image, Seed, Segment
 def vm(cloud: Cloud) -> Domain:
     """A running instance on a network, all at rest."""
     return boot(cloud)
-
-
-def boot(cloud: Cloud) -> Domain:
-    cloud.put("network", "lan", LAN)
-    cloud.put("image", "guest", IMAGE)
-    cloud.put("instance", "vm", BOOTED)
-    cloud.ready("instance", "vm")
-    cloud.settle()
-    cloud.room.done.clear()
-    domain: Domain = cloud.room.only(Domain)
-    return domain
 
 
 def test_a_machine_somebody_destroyed_runs_again_and_an_event_says_so(cloud: Cloud, vm: Domain) -> None:
@@ -103,8 +92,7 @@ def test_a_lost_disk_is_said_and_nothing_is_made_anew(cloud: Cloud, vm: Domain, 
     cloud.restart()
     cloud.settle()
     assert cloud.room.done == [] and cloud.said("instance", "vm", "Ready", "DiskLost")["status"] == "False"
-    cloud.delete("instance", "vm")
-    cloud.gone("instance", "vm")
+    cloud.remove("instance", "vm")
 
 
 def test_a_lost_config_drive_is_written_again(cloud: Cloud, vm: Domain) -> None:
@@ -119,8 +107,7 @@ def test_what_bears_no_mark_of_ours_is_not_touched(cloud: Cloud) -> None:
     cloud.room.hypervisor.intrude(foreign)
     cloud.room.kernel.marks.update({"br-00beef": "other:net", "vx-00beef": "other:net", "gw-00beef": "other:net"})
     boot(cloud)
-    cloud.delete("instance", "vm")
-    cloud.gone("instance", "vm")
+    cloud.remove("instance", "vm")
     cloud.settle()
     assert not {"br-00beef", "vx-00beef", "gw-00beef"} - cloud.room.kernel.marks.keys()
     assert cloud.room.hypervisor._entries[foreign.uid].shape == foreign
@@ -134,10 +121,8 @@ def test_two_clouds_share_one_kernel_in_peace(clouds: Make) -> None:
     theirs = {name: mark for name, mark in kernel.marks.items() if mark.startswith("two:")}
     taps = set(kernel.taps.values())
     assert len(theirs) == 5 and len(taps) == 2
-    one.delete("instance", "vm")
-    one.gone("instance", "vm")
-    one.delete("network", "lan")
-    one.gone("network", "lan")
+    one.remove("instance", "vm")
+    one.remove("network", "lan")
     one.settle()
     two.settle()
     assert {name: mark for name, mark in kernel.marks.items() if not mark.startswith("two:")} == {}

@@ -10,12 +10,14 @@ from simulated import SCHEMAS, Cloud
 EXAMPLES = [pytest.param(kind, example, id=f"{kind}-{number}") for kind, schema in SCHEMAS.kinds.items()
             for number, example in enumerate(schema.document["examples"], 1)]
 MADE_BY_AGENTS = {"node": "n1"}
+SUITABLE = {"instance": 1}
+"""Which example of a kind others can refer to, if not the first: a floating IP needs an interface."""
 
 
 def put_with_all_it_names(cloud: Cloud, kind: str, name: str, spec: Mapping[str, Any]) -> Any:
     schema = SCHEMAS.kinds[kind]
     for reference in schema.references(spec):
-        target = SCHEMAS.kinds[reference.kind].document["examples"][0]
+        target = SCHEMAS.kinds[reference.kind].document["examples"][SUITABLE.get(reference.kind, 0)]
         put_with_all_it_names(cloud, reference.kind, reference.name, target)
     return cloud.put(kind, name, spec)
 

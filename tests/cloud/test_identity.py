@@ -93,7 +93,7 @@ def test_another_role_is_no_rotation(cloud: Cloud) -> None:
 
 
 def test_a_secret_of_ones_own_is_the_key_and_a_new_one_revokes_it(cloud: Cloud) -> None:
-    mine, other = "s" * 40, "t" * 40
+    mine, other = "s" * 43, "t" * 43
     first = cloud.put("key", "k", {"role": "viewer", "secret": mine}).document["token"]
     assert first.endswith(f"_{mine}") and not refused(cloud, first)
     assert "token" not in cloud.put("key", "k", {"role": "viewer", "secret": mine}).document
@@ -102,7 +102,7 @@ def test_a_secret_of_ones_own_is_the_key_and_a_new_one_revokes_it(cloud: Cloud) 
 
 
 def test_a_secret_stands_in_no_document(cloud: Cloud) -> None:
-    mine = "s" * 40
+    mine = "s" * 43
     token = cloud.put("key", "k", {"role": "viewer", "secret": mine}).document["token"]
     made = cloud.put("key", "other", {"role": "viewer"}).document["token"].rsplit("_", 1)[1]
     stored = b"".join(entry.value for entry in cloud.store.read(under("")).spans[0]).decode()

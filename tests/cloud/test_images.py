@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from simulated import BOOTED, IMAGE, LAN, PATIENCE, SMALL, Cloud, Make, at_once, undisturbed
+from simulated import BOOTED, IMAGE, PATIENCE, SMALL, Cloud, Make, at_once, boot, undisturbed
 
 from wisp.conditions import find
 from wisp.errors import Problem, StepFailed
@@ -97,8 +97,7 @@ def test_two_images_of_the_same_content_are_one_file(cloud: Cloud) -> None:
         cloud.ready("instance", name)
     assert len(cloud.room.parts(Image)) == 1
     cloud.settle()
-    cloud.delete("image", "twin")
-    cloud.gone("image", "twin")
+    cloud.remove("image", "twin")
     cloud.settle()
     assert len(cloud.room.parts(Image)) == 1, "the other one still wants it"
 
@@ -127,13 +126,9 @@ def test_an_image_may_not_go_before_the_disk_is_made(cloud: Cloud) -> None:
 
 
 def test_an_image_may_go_once_the_disks_are_made_and_the_instance_goes_on(cloud: Cloud) -> None:
-    cloud.put("network", "lan", LAN)
-    cloud.put("image", "guest", IMAGE)
-    cloud.put("instance", "vm", BOOTED)
-    cloud.ready("instance", "vm")
+    boot(cloud)
     cloud.until(lambda: not any(key.startswith(f"{PREFIX}ref/web/image/") for key in cloud.recorded()), "the reference is given up")
-    cloud.delete("image", "guest")
-    cloud.gone("image", "guest")
+    cloud.remove("image", "guest")
     cloud.settle()
     assert cloud.room.only(Image).sha256 == cloud.room.only(Disk).sha256, "a disk still lies on it"
     for power in ("off", "on"):
@@ -144,8 +139,7 @@ def test_an_image_may_go_once_the_disks_are_made_and_the_instance_goes_on(cloud:
     cloud.settle()
     cloud.ready("instance", "vm")
     assert not cloud.put("instance", "vm", BOOTED).created
-    cloud.delete("instance", "vm")
-    cloud.gone("instance", "vm")
+    cloud.remove("instance", "vm")
     cloud.settle()
     assert cloud.room.parts(Image) == []
 
@@ -155,14 +149,12 @@ def test_another_image_made_under_the_old_ones_name_is_not_taken_for_it(cloud: C
     cloud.put("instance", "vm", DISKED)
     cloud.ready("instance", "vm")
     cloud.settle()
-    cloud.delete("image", "guest")
-    cloud.gone("image", "guest")
+    cloud.remove("image", "guest")
     cloud.put("image", "guest", {**IMAGE, "sha256": "6" * 64})
     cloud.settle()
     cloud.ready("instance", "vm")
     assert cloud.room.only(Disk).sha256 == IMAGE["sha256"]
-    cloud.delete("image", "guest")
-    cloud.gone("image", "guest")
+    cloud.remove("image", "guest")
 
 
 def test_an_image_deleted_while_its_first_instance_is_made_refuses_one_of_the_two(cloud: Cloud) -> None:
@@ -176,8 +168,7 @@ def test_an_image_deleted_while_its_first_instance_is_made_refuses_one_of_the_tw
             assert not isinstance(deleted, Problem) or deleted.code == "in_use"
         assert cloud.dangling() == []
         cloud.settle()
-        cloud.delete("image", "guest")
-        cloud.gone("image", "guest")
+        cloud.remove("image", "guest")
 
 
 def test_a_node_that_has_the_image_is_preferred(clouds: Make) -> None:

@@ -50,7 +50,7 @@ def test_resources_are_counted_by_their_worst_condition(built: Cloud) -> None:
 def test_turns_and_steps_are_counted_by_how_they_ended(built: Cloud) -> None:
     now = told(built)
     assert now["wisp_steps_total", "n1", "done", "start domain"] == 1
-    assert now["wisp_steps_total", "n1", "done", "build segment"] == 1
+    assert now["wisp_steps_total", "n1", "done", "fetch image"] == 1
     assert now["wisp_turns_total", "n1", "done"] >= 1
 
 

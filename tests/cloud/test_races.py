@@ -23,10 +23,8 @@ def test_a_network_deleted_while_an_instance_is_made_on_it_never_leaves_a_dangli
         made, deleted = at_once([partial(cloud.put, "instance", f"vm-{n}", spec), partial(cloud.delete, "network", "lan")])
         ways.add((lost(made), lost(deleted)))
         assert cloud.dangling() == []
-        cloud.delete("instance", f"vm-{n}")
-        cloud.gone("instance", f"vm-{n}")
-        cloud.delete("network", "lan")
-        cloud.gone("network", "lan")
+        cloud.remove("instance", f"vm-{n}")
+        cloud.remove("network", "lan")
     assert ways <= {("reference", ""), ("", "in_use")}
     assert cloud.orphans() == []
 
@@ -42,8 +40,7 @@ def test_a_namespace_deleted_while_something_is_made_in_it_leaves_nothing_homele
         homeless = {key for key in cloud.recorded() if "/intent/" in key and Ref.of_key(key)[1].namespace not in homes | {"-"}}
         assert homeless == set()
         if not lost(made):
-            cloud.delete("network", f"lan-{n}", namespace="brief")
-            cloud.gone("network", f"lan-{n}", namespace="brief")
+            cloud.remove("network", f"lan-{n}", namespace="brief")
             cloud.delete("namespace", "brief")
     assert ways <= {("not_found", ""), ("", "in_use")}
 
@@ -57,8 +54,7 @@ def test_made_and_deleted_by_many_at_once_it_ends_made_or_gone_and_the_machine_a
         recorded = cloud.service.world.resource(cloud.ref("instance", "vm"))
         assert {part.uid for part in cloud.room.hypervisor.observe(None)} == ({recorded.uid} if recorded else set())
         assert cloud.orphans() == [] and cloud.dangling() == []
-    cloud.delete("instance", "vm")
-    cloud.gone("instance", "vm")
+    cloud.remove("instance", "vm")
     assert cloud.room.hypervisor.observe(None) == []
 
 

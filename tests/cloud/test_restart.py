@@ -136,8 +136,7 @@ def test_a_network_stands_on_every_node_that_needs_it_and_its_gateway_on_one(fur
     carrier = furnished.get("network", "lan")["binding"]["gateway"]["node"]
     (other,) = furnished.rooms.keys() - {carrier}
     for power in ("on", "off", "paused"):
-        furnished.delete("instance", f"{other}-{power}")
-        furnished.gone("instance", f"{other}-{power}")
+        furnished.remove("instance", f"{other}-{power}")
     furnished.settle()
     assert furnished.rooms[other].parts(Segment) == []
     assert furnished.rooms[carrier].only(Segment).peers == frozenset()

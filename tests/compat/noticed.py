@@ -8,12 +8,13 @@ enum. Words for people are nobody's contract: title, description, examples.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 Node = Mapping[str, Any]
-FIXED = ("type", "default", "format", "writeOnly", "uniqueItems", "x-unit", "x-refers-to", "const")
+FIXED = ("type", "format", "writeOnly", "uniqueItems", "x-unit", "x-refers-to", "const")
 LOWEST = ("minimum", "minLength", "minItems")
 HIGHEST = ("maximum", "maxLength", "maxItems", "maxProperties")
 SENT = ("metadata", "name", "reference")
@@ -66,12 +67,16 @@ def _kinds(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
             yield from _shown(f"{kind} {part}", before["x-status"][part], after["x-status"][part])
 
 
-def _sent(where: str, was: Node, now: Node | None) -> Iterator[str]:
+def _sent(where: str, was: Node, now: Node | None, fixed: bool = False) -> Iterator[str]:
+    """`fixed`: what it is a part of could not change."""
     if now is None:
         yield f"{where}: removed"
         return
     yield from (f"{where}: {word} changed" for word in FIXED if was.get(word) != now.get(word))
-    if now.get("x-immutable") and not was.get("x-immutable"):
+    if _default(now, was) != was.get("default"):
+        yield f"{where}: default changed"
+    fixed = fixed or bool(was.get("x-immutable"))
+    if now.get("x-immutable") and not fixed:
         yield f"{where}: became immutable"
     if "enum" in now and ("enum" not in was or not set(was["enum"]) <= set(now["enum"])):
         yield f"{where}: enum narrowed"
@@ -82,7 +87,7 @@ def _sent(where: str, was: Node, now: Node | None) -> Iterator[str]:
     yield from (f"{where}/{name}: became required" for name in sorted(set(now.get("required", ())) - set(was.get("required", ()))))
     if now.get("additionalProperties") is False and was.get("additionalProperties") is not False:
         yield f"{where}: closed"
-    yield from _inside(where, was, now, sent=True)
+    yield from _inside(where, was, now, partial(_sent, fixed=fixed))
 
 
 def _shown(where: str, was: Node, now: Node | None) -> Iterator[str]:
@@ -91,17 +96,25 @@ def _shown(where: str, was: Node, now: Node | None) -> Iterator[str]:
         return
     yield from (f"{where}: {word} changed" for word in ("type", "format", "const") if was.get(word) != now.get(word))
     yield from (f"{where}/{name}: no longer always there" for name in sorted(set(was.get("required", ())) - set(now.get("required", ()))))
-    yield from _inside(where, was, now, sent=False)
+    yield from _inside(where, was, now, _shown)
 
 
-def _inside(where: str, was: Node, now: Node, sent: bool) -> Iterator[str]:
-    judge = _sent if sent else _shown
+def _default(now: Node, was: Node) -> Any:
+    """An object's holds those of its fields, so those of new fields come into it."""
+    default = now.get("default")
+    if not isinstance(default, dict):
+        return default
+    new = now.get("properties", {}).keys() - was.get("properties", {}).keys()
+    return {name: value for name, value in default.items() if name not in new}
+
+
+def _inside(where: str, was: Node, now: Node, judge: Callable[[str, Node, Node | None], Iterator[str]]) -> Iterator[str]:
     for name, field in was.get("properties", {}).items():
         yield from judge(f"{where}/{name}", field, now.get("properties", {}).get(name))
     for word, place in (("items", "*"), ("propertyNames", "KEY"), ("additionalProperties", "VALUE")):
         if isinstance(was.get(word), dict):
             yield from judge(f"{where}/{place}", was[word], now[word] if isinstance(now.get(word), dict) else None)
-    if sent and "propertyNames" in now and "propertyNames" not in was:
+    if judge is not _shown and "propertyNames" in now and "propertyNames" not in was:
         yield f"{where}/KEY: narrowed"
 
 

@@ -17,6 +17,7 @@ import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,26 @@ from typing import Any
 from wisp.adapters import links
 from wisp.adapters.fabric import KernelFabric
 from wisp.fakes.fabric import FakeFabric, FakeKernel
+from wisp.host import Nic, Station
 from wisp.ports import Fabric
 
 libc = ctypes.CDLL(None, use_errno=True)
 CLONE_FS, CLONE_NEWNS, CLONE_NEWNET, MS_REC, MS_PRIVATE = 0x200, 0x20000, 0x40000000, 0x4000, 1 << 18
 UNDERLAY, OUTSIDE = "192.0.2.1", "192.0.2.2"
-MAC = "52:54:00:00:00:05"
+MAC, TAP = "52:54:00:00:00:05", "t-525400000005"
+HERE, GATE, FAR = Station(MAC, "10.1.0.5"), Station("52:54:00:00:00:01"), Station("52:54:00:00:00:06", underlay=OUTSIDE)
 
 
 def sh(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
-def entry(verb: str, peer: str) -> str:
-    return sh("bridge", "fdb", verb, links.EVERYWHERE, "dev", "vx-0000a1", "dst", peer)
+def entry(verb: str, node: str, mac: str = links.EVERYWHERE) -> str:
+    return sh("bridge", "fdb", verb, mac, "dev", "vx-0000a1", "dst", node)
+
+
+def element(verb: str, name: str, what: str) -> str:
+    return sh("nft", f"{verb} element bridge wisp-c1 {name} {{ {what} }}")
 
 
 def within(namespace: str, *argv: str) -> str:
@@ -57,6 +64,10 @@ class FakeWorld:
             "vxlan with another MTU": lambda: wrong("vx-0000a1", "MTU"),
             "peer removed": lambda: self.kernel.peers.update({"vx-0000a1": frozenset()}),
             "peer added": lambda: self.kernel.peers.update({"vx-0000a1": frozenset({"192.0.2.2", "192.0.2.66"})}),
+            "somebody elsewhere forgotten": lambda: self._know(HERE, GATE),
+            "somebody elsewhere moved": lambda: self._know(HERE, GATE, replace(FAR, underlay="192.0.2.66")),
+            "somebody here forgotten": lambda: self._know(GATE, FAR),
+            "another address for somebody here": lambda: self._know(replace(HERE, address="10.1.0.66"), GATE, FAR),
         }
         self.gateway_hands: dict[str, Callable[[], object]] = {
             "bridge deleted": lambda: none("br-0000a1"),
@@ -65,6 +76,9 @@ class FakeWorld:
             "namespace deleted": lambda: none("gw-0000a1"),
             "dnsmasq killed": lambda: wrong("gw-0000a1", "dnsmasq"),
         }
+
+    def _know(self, *stations: Station) -> None:
+        self.kernel.stations["vx-0000a1"] = frozenset(stations)
 
     def fabric(self, cluster: str = "c1") -> Fabric:
         return FakeFabric(cluster, self.kernel)
@@ -81,6 +95,7 @@ class FakeWorld:
 
     def snapshot(self) -> object:
         return (sorted(self.kernel.marks.items()), sorted(self.kernel.spoilt), sorted(self.kernel.peers.items()),
+                sorted(self.kernel.stations.items()),
                 sorted(map(str, self.kernel.gateways.values())))
 
 
@@ -98,6 +113,17 @@ class KernelWorld:
             "vxlan with another MTU": lambda: sh("ip", "link", "set", "vx-0000a1", "mtu", "1400"),
             "peer removed": lambda: entry("del", "192.0.2.2"),
             "peer added": lambda: entry("append", "192.0.2.66"),
+            "somebody elsewhere forgotten": lambda: entry("del", "192.0.2.2", FAR.mac),
+            "somebody elsewhere moved": lambda: entry("replace", "192.0.2.66", FAR.mac),
+            "somebody here forgotten": lambda: element("delete", "home", f"vx-0000a1 . {MAC}"),
+            "another address for somebody here": lambda: (
+                element("delete", "addresses", f"{TAP} . 10.1.0.5"), element("add", "addresses", f"{TAP} . 10.1.0.66")),
+            "a second address for somebody here": lambda: element("add", "addresses", f"{TAP} . 10.1.0.66"),
+            "another MAC for somebody here": lambda: element("add", "macs", f"{TAP} . 52:54:00:00:00:66"),
+            "the taps' rules flushed": lambda: sh("nft", "flush", "ruleset"),
+            "the taps' rules emptied": lambda: sh("nft", "flush", "table", "bridge", "wisp-c1"),
+            "a rule for taps added": lambda: sh("nft", "insert rule bridge wisp-c1 prerouting accept"),
+            "learning on": lambda: sh("ip", "link", "set", "vx-0000a1", "type", "vxlan", "learning"),
             "underlay address changed": lambda: (sh("ip", "link", "del", "vx-0000a1"), self._foreign_vxlan()),
         }
         self.gateway_hands: dict[str, Callable[[], object]] = {
@@ -181,12 +207,16 @@ class KernelWorld:
         sh("ip", "link", "set", "vx-0000a1", "alias", "wisp:c1:u1", "mtu", "1450", "master", "br-0000a1", "up")
         entry("append", "192.0.2.2")
 
-    def plug(self, bridge: str, address: str = "", gateway: str = "", name: str = "guest", node: str = "") -> str:
-        """A namespace with `eth0` in the bridge: what a guest would be. Returns its name."""
-        on_node = partial(within, node) if node else sh
+    def plug(self, bridge: str, address: str = "", gateway: str = "", name: str = "guest", node: str = "",
+             mac: str = "") -> str:
+        """A namespace with `eth0` in the bridge. Returns its name. With a MAC it is what a guest would be, behind a
+        tap of that name; without, a port that nobody minds."""
+        on_node, port = partial(within, node) if node else sh, Nic(mac, "").tap if mac else f"p-{name}"
         sh("ip", "netns", "add", name)
-        on_node("ip", "link", "add", f"t-{name}", "mtu", "1450", "type", "veth", "peer", "eth0", "netns", name)
-        on_node("ip", "link", "set", f"t-{name}", "master", bridge, "up")
+        on_node("ip", "link", "add", port, "mtu", "1450", "type", "veth", "peer", "eth0", "netns", name)
+        if mac:
+            within(name, "ip", "link", "set", "eth0", "address", mac)
+        on_node("ip", "link", "set", port, "master", bridge, "up")
         within(name, "ip", "link", "set", "eth0", "mtu", "1450", "up")
         if address:
             within(name, "ip", "addr", "add", address, "dev", "eth0")
@@ -272,7 +302,7 @@ def ask_dhcp(namespace: str, *macs: str) -> dict[str, Answer]:
 def _packet(mac: str, kind: int, options: dict[int, bytes] | None = None) -> bytes:
     head = struct.pack("!BBBBIHH16s16s192sI", 1, 1, 6, 0, 7, 0, 0x8000, b"", bytes.fromhex(mac.replace(":", "")), b"",
                        0x63825363)
-    chosen = {53: bytes([kind]), 55: bytes([1, 3, 6, 12, 26]), **(options or {})}
+    chosen = {53: bytes([kind]), 55: bytes([1, 3, 6, 12, 15, 26]), **(options or {})}
     return head + b"".join(bytes([code, len(value)]) + value for code, value in chosen.items()) + b"\xff"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from wisp.main import _remembering
+from wisp.machine import remembering
 
 RUN = "import sys; from wisp.main import dev; sys.exit(dev(sys.argv[1:]))"
 
@@ -30,5 +30,5 @@ def test_the_endpoint_it_prints_answers(tmp_path: Path, listen: str, host: str) 
 def test_a_node_remembers_the_first_cluster_it_served_and_no_half_written_one(tmp_path: Path) -> None:
     file = tmp_path / "cluster"
     file.touch()
-    assert [_remembering(file)(uid) for uid in ("", "one", "two", "one", "")] == [False, True, False, True, False]
+    assert [remembering(file)(uid) for uid in ("", "one", "two", "one", "")] == [False, True, False, True, False]
     assert [path.name for path in tmp_path.iterdir()] == ["cluster"]

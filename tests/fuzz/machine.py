@@ -53,10 +53,12 @@ from wishes import (
 
 from wisp.admission import stray_claims
 from wisp.errors import Problem
+from wisp.kinds import KINDS
 from wisp.resource import CLUSTER, PREFIX, Intent, Ref, dumps, namespace_ref, node_key, node_ref, now
 from wisp.service import ITSELF, Service
 from wisp.store import At, Clear, Guard, Op, Span, Store, under
 from wisp.store import Put as PutKey
+from wisp.upkeep import Upkeep
 
 ROOT = Ref("key", SYSTEM, "admin")
 ASIDE = tuple(f"{PREFIX}{part}" for part in ("cluster", "node/", "fence/", "event/", "status/"))
@@ -311,8 +313,9 @@ class Operations(RuleBasedStateMachine):
         service = self.doors[0]
         for _ in range(1000):
             service.mirror.wait(self.store.revision(), PATIENCE)
+            upkeep = Upkeep(service.catalogue, KINDS)
             with service.mirror.held():
-                if not any(service.resources.admission.tidy(service.world, each) for each in service.world.everything()):
+                if not any(upkeep.tidy(service.world, each) for each in service.world.everything()):
                     break
             service.mirror.wait(service.mirror.revision + 1, 0.01)
         self.balanced(model)

@@ -38,7 +38,7 @@ class Cloud:
         self.store = MemoryStore()
         self.mirror = Mirror(self.store)
         self.mirror.start()
-        world = World(self.mirror, lambda kind, spec: KINDS[kind].weigh(spec))
+        world = World(self.mirror, lambda kind, spec: KINDS[kind].weigh(spec), SCHEMAS.filled)
         self.resources = Resources(self.store, self.mirror, world, SCHEMAS, Journal(self.store, self.mirror, "api"), Feed(self.store, self.mirror, world))
         self.app = build(self.resources, SCHEMAS, held=2)
         self.tokens = {"forger": "wisp_0123456789abcdef_" + "f" * 64}

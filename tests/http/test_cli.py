@@ -13,7 +13,7 @@ import yaml
 
 from wisp import environment
 from wisp.cli import EPILOG, files, main
-from wisp.resource import Ref, claim_key, dumps
+from wisp.resource import CLUSTER, Ref, claim_key, dumps
 from wisp.store import Put
 
 LAN = Ref("network", "web", "lan")
@@ -144,6 +144,40 @@ def test_deleting_can_wait_until_it_is_gone(applied: Any) -> None:
     assert applied("delete", "instance", "front", "--wait", "--timeout", "0")[0] == 4
     assert applied("wait", "instance", "front", "--for", "absent", "--timeout", "0")[0] == 4
     assert applied("wait", "network", "none", "--for", "absent")[0] == 0
+
+
+@pytest.fixture
+def guarded(applied: Any) -> Any:
+    """Where nobody changes what they have not seen."""
+    applied.cloud.put(Ref("namespace", CLUSTER, "web"), {"require_if_match": True})
+    return applied
+
+
+def test_where_it_is_demanded_what_is_there_is_read_before_it_is_changed_or_deleted(guarded: Any, tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(DOCUMENTS.replace("role: front", "role: back"))
+    assert guarded("apply", "-f", str(tmp_path), "--dry-run")[0] == 0
+    assert guarded("apply", "-f", str(tmp_path)) == (0, "instance/front\nnetwork/lan\n", "")
+    assert guarded("list", "instances", "-l", "role=back", "-o", "name")[1] == "instance/front\n"
+    assert guarded("delete", "instance", "front")[0] == guarded("delete", "instance", "front")[0] == 0
+    assert guarded("get", "instance", "front")[0] == 3
+
+
+@pytest.mark.parametrize("words", [("apply", "-f", "{folder}"), ("delete", "network", "lan")], ids=["apply", "delete"])
+def test_what_was_changed_since_it_was_read_is_left_as_it_is(wisp: Any, tmp_path: Path, monkeypatch: Any, words: tuple[str, ...]) -> None:
+    wisp.cloud.put(LAN, {"cidr": "10.1.0.0/24"})
+    (tmp_path / "lan.yaml").write_text("kind: network\nname: lan\nspec: {cidr: 10.1.0.0/24, nat: false}\n")
+    read = wisp.cloud.resources.get
+
+    def just_before(*asked: Any) -> Any:
+        try:
+            return read(*asked)
+        finally:
+            wisp.cloud.put(LAN, {"cidr": "10.1.0.0/24", "dhcp": False})
+    monkeypatch.setattr(wisp.cloud.resources, "get", just_before)
+    code, _, err = wisp(*(word.format(folder=tmp_path) for word in words))
+    assert code == 1 and "precondition_failed" in err
+    assert json.loads(wisp("get", "network", "lan", "-o", "json")[1])["spec"] == {
+        "cidr": "10.1.0.0/24", "nat": True, "dhcp": False, "dns_servers": []}
 
 
 def test_describe_and_events_tell_what_happened(applied: Any) -> None:

@@ -9,13 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from falcon import inspect
+from falcon import inspect, testing
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from strict import closed
 from wisp import catalogue
+from wisp.api import build
 from wisp.api.openapi import METHODS, describe, pascal
-from wisp.catalogue import FORMATS, Validator
+from wisp.dialect import FORMATS, Validator
 
 CATALOGUE = catalogue.load()
 NOT_DESCRIBED = {"/docs/{file}"}     # what the page is made of
@@ -165,6 +167,33 @@ def test_it_is_of_the_version_that_the_front_page_names(cloud: Any, described: d
     assert {"/docs", "/openapi.json"} <= set(front["links"])
 
 
+def test_that_version_is_the_newest_that_was_released(cloud: Any) -> None:
+    client = testing.TestClient(build(cloud.resources, replace(CATALOGUE, released={0: {}, 1: {}})))
+    assert client.simulate_get("/").json["minor"] == 1
+    assert client.simulate_get("/openapi.json").json["info"]["version"] == "1.1"
+
+
+def reached(described: dict[str, Any], value: Any) -> Iterator[dict[str, Any]]:
+    """Every node of a schema, through its references."""
+    for node in nodes(value):
+        yield node
+        if isinstance(node.get("$ref"), str):
+            yield from reached(described, at(described, node["$ref"]))
+
+
+def test_a_request_is_held_to_what_is_listed(described: dict[str, Any]) -> None:
+    asked = [operation["requestBody"]["content"] for _, _, operation in operations(described) if "requestBody" in operation]
+    objects = [node for node in reached(described, asked) if node.get("type") == "object" and "properties" in node]
+    assert objects and all(node["additionalProperties"] is False for node in objects)
+
+
+def test_an_answer_may_have_members_that_came_later_and_none_that_are_only_sent(described: dict[str, Any]) -> None:
+    answers = [found(described, answer).get("content") for _, _, operation in operations(described) for answer in operation["responses"].values()]
+    told = list(reached(described, answers))
+    assert described["components"]["schemas"]["InstanceStatus"] in told
+    assert not any(node.get("additionalProperties") is False or node.get("writeOnly") for node in told)
+
+
 # --- what is answered is what is described
 
 def faults(described: dict[str, Any], schema: dict[str, Any], value: Any) -> list[str]:
@@ -173,10 +202,10 @@ def faults(described: dict[str, Any], schema: dict[str, Any], value: Any) -> lis
 
 
 class Judge:
-    """Asks, and holds the answer against its description."""
+    """Asks, and holds the answer against its description; nothing may be in it that is not described."""
 
     def __init__(self, cloud: Any, described: dict[str, Any]) -> None:
-        self.cloud, self.described = cloud, described
+        self.cloud, self.described = cloud, closed(described)
         self.by_id = {operation["operationId"]: (address, method, operation) for address, method, operation in operations(described)}
 
     def __call__(self, operation: str, status: int, spec: Any = None, query: str = "", who: str = "root", **places: str) -> Any:
@@ -242,8 +271,13 @@ def test_the_rest_goes_as_described(judge: Judge) -> None:
     judge("putInstance", 422, {**LIVES["instance"], "disks": [{"image": "none", "size_gib": 1}]}, namespace="web", name="one")
 
 
-def test_the_judge_is_strict(judge: Judge) -> None:
-    broken = copy.deepcopy(judge.described)
-    del broken["components"]["schemas"]["NetworkBinding"]["properties"]["vni"]
-    with pytest.raises(AssertionError, match="vni"):
-        Judge(judge.cloud, broken)("putNetwork", 201, LIVES["network"], namespace="web", name="lan")
+@pytest.mark.parametrize(("schema", "member"), [("Network", "uid"), ("NetworkSpecShown", "cidr"), ("NetworkBinding", "vni"), ("NetworkStatus", "conditions"),
+                                                ("Condition", "since"), ("Problem", "detail")])
+def test_the_judge_is_strict(cloud: Any, described: dict[str, Any], schema: str, member: str) -> None:
+    broken = copy.deepcopy(described)
+    del broken["components"]["schemas"][schema]["properties"][member]
+    broken["components"]["schemas"][schema]["required"] = []
+    judge = Judge(cloud, broken)
+    with pytest.raises(AssertionError, match=member):
+        judge("putNetwork", 201, LIVES["network"], namespace="web", name="lan")
+        judge("putNetwork", 422, {}, namespace="web", name="lan")

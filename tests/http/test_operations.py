@@ -74,7 +74,7 @@ def test_a_rehearsal_is_no_write(cloud: Any, audit: Any) -> None:
 
 
 def test_no_secret_gets_into_the_audit_log(cloud: Any, audit: Any) -> None:
-    secret = "hunter2-" * 5
+    secret = "hunter2-" * 6
     put(cloud, path="/v1/namespaces/web/keys/ci", role="viewer", secret=secret)
     put(cloud, path="/v1/namespaces/web/instances/vm", cpus=1, memory_mib=64, disks=[{"size_gib": 1}], user_data="#!hunter2")
     lines = json.dumps(audit())

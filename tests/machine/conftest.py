@@ -1,8 +1,9 @@
 """The real cloud for tests: etcd, libvirt, QEMU by emulation, VXLAN, dnsmasq, nftables, in a world of its own.
 
-`tools/world` makes the namespaces, and ends as one whatever a test leaves behind. This process joins the
-world's network, so that tests speak HTTP to the service and serve images to it on the world's loopback;
-other programs run inside by `world.run`.
+`tools/world` makes the namespaces, and ends as one whatever a test leaves behind. During a test this process
+is in the world's network, so that it speaks HTTP to the service and serves images to it on the world's loopback;
+other programs run inside by `world.run`. A cluster (tests/cluster) may stand in the same process, with another
+network: hence not longer than a test.
 """
 from __future__ import annotations
 
@@ -17,12 +18,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+
+from wisp import environment
 
 PROJECT = Path(__file__).resolve().parents[2]
 GUEST = PROJECT / ".cache/guest/guest.qcow2"
@@ -36,8 +40,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.machine)
 
 
-def join_network(namespace: int) -> None:
-    """Moves this thread, and those it makes from now on, into an open network namespace, and closes that."""
+@contextmanager
+def network_of(pid: int) -> Iterator[None]:
+    """This thread, and those it makes meanwhile, are in the network of that process."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        _join(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY))
+        yield
+    finally:
+        _join(home)
+
+
+def _join(namespace: int) -> None:
     try:
         if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "setns")
@@ -54,23 +68,14 @@ def until(true: Callable[[], Any], what: str, limit: float = 90.0) -> Any:
     return found
 
 
-class World:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._tool = [str(PROJECT / "tools/world"), "--name", str(directory)]
+class Place:
+    """Where programs run apart from the machine's: a world, or a node in one. `enter`: the command that leads there."""
 
-    def start(self) -> None:
-        subprocess.run([*self._tool, "start"], check=True)
-
-    def stop(self) -> None:
-        subprocess.run([*self._tool, "stop"], check=True)
-
-    @property
-    def first(self) -> int:
-        return int((self.directory / "world.pid").read_text().split()[0])
+    def __init__(self, *enter: str | Path) -> None:
+        self._enter = [str(word) for word in enter]
 
     def argv(self, *words: str) -> list[str]:
-        return [*self._tool, "enter", *words]
+        return [*self._enter, *words]
 
     def run(self, *words: str, check: bool = True, **kwargs: Any) -> str:
         done = subprocess.run(self.argv(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -90,6 +95,26 @@ class World:
         return {"links": sorted(links), "namespaces": sorted(spaces), "domains": [d for d in domains if "." in d],
                 "programs": sorted(p for p in programs if p.startswith(("qemu", "dnsmasq"))),
                 "rules": self.run("nft", "list", "ruleset").splitlines()}
+
+
+class World(Place):
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._tool = [str(PROJECT / "tools/world"), "--name", str(directory)]
+        super().__init__(*self._tool, "enter")
+
+    def start(self) -> None:
+        subprocess.run([*self._tool, "start"], check=True)
+
+    def stop(self) -> None:
+        subprocess.run([*self._tool, "stop"], check=True)
+
+    @property
+    def first(self) -> int:
+        return int((self.directory / "world.pid").read_text().split()[0])
+
+    def inside(self) -> AbstractContextManager[None]:
+        return network_of(self.first)
 
 
 class Origin:
@@ -131,50 +156,29 @@ class Origin:
         return None
 
 
-class Cloud:
-    """`wisp dev`, real, in the world."""
+class Client:
+    """The API as a test speaks to it, and a look at the machines behind it."""
 
-    def __init__(self, world: World, state: Path) -> None:
-        self.world, self.state = world, state
-        self._keeper: subprocess.Popen[bytes] | None = None
+    def __init__(self, endpoint: str, world: World) -> None:
+        self.endpoint, self.world = endpoint, world
         self._session = requests.Session()
         self._session.trust_env = False
 
-    def start(self) -> None:
-        self._log = (self.state.parent / f"{self.state.name}.log").open("ab")
-        self._keeper = subprocess.Popen(
-            self.world.argv(str(PROJECT / ".venv/bin/wisp"), "dev", "--state", str(self.state), "--listen", LISTEN),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log)
-        assert self._keeper.stdout
-        line = self._keeper.stdout.readline().decode()
-        assert line == f"ready http://{LISTEN}\n", f"{line!r}; {Path(self._log.name).read_text()[-3000:]}"
-        words = (line.removeprefix("export ").strip().partition("=") for line in (self.state / "env").read_text().splitlines())
-        self.env = {name: value.strip("'") for name, _, value in words}
+    def sign_in(self, written: Path) -> None:
+        self.env = environment.read(written)
         self._session.headers["Authorization"] = f"Bearer {self.env['WISP_TOKEN']}"
 
-    @property
-    def pid(self) -> int:
-        assert self._keeper
-        children = Path(f"/proc/{self._keeper.pid}/task/{self._keeper.pid}/children").read_text().split()
-        return int(children[0])
+    def place(self, node: str) -> Place:
+        raise NotImplementedError
 
-    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Tells it to go, or kills it; its exit code."""
-        assert self._keeper
-        os.kill(self.pid, how)
-        code = self._keeper.wait(30)
-        self._log.close()
-        self._keeper = None
-        return code
-
-    @property
-    def running(self) -> bool:
-        return self._keeper is not None
+    def state_of(self, node: str) -> Path:
+        raise NotImplementedError
 
     # the API
 
     def call(self, method: str, path: str, **kwargs: Any) -> requests.Response:
-        return self._session.request(method, f"http://{LISTEN}/v1{path}", timeout=90, **kwargs)
+        with self.world.inside():
+            return self._session.request(method, f"{self.endpoint}/v1{path}", timeout=90, **kwargs)
 
     def path(self, kind: str, name: str) -> str:
         return f"/namespaces/default/{kind}/{name}"
@@ -202,7 +206,8 @@ class Cloud:
         return [event["text"] for event in self.call("GET", self.path(kind, name) + "/events").json()["items"]]
 
     def revision(self) -> int:
-        return int(self._session.get(f"http://{LISTEN}/readyz", timeout=10).json()["revision"])
+        with self.world.inside():
+            return int(self._session.get(f"{self.endpoint}/readyz", timeout=10).json()["revision"])
 
     def orphans(self) -> list[Any]:
         return list(self.call("GET", "/audit").json()["orphans"])
@@ -215,7 +220,7 @@ class Cloud:
     # the machines
 
     def console(self, instance: dict[str, Any]) -> str:
-        log = self.state / "instances" / instance["uid"] / "console.log"
+        log = self.state_of(instance["binding"]["node"]) / "instances" / instance["uid"] / "console.log"
         return log.read_text(errors="replace") if log.exists() else ""
 
     def booted(self, instance: dict[str, Any], times: int = 1) -> str:
@@ -227,24 +232,74 @@ class Cloud:
     def gateway(self, network: dict[str, Any]) -> str:
         return f"gw-{network['binding']['vni']:06x}"
 
+    def at_gateway(self, network: dict[str, Any], *words: str) -> tuple[Place, list[str]]:
+        """Where a command runs in the namespace of the network's gateway, and the words for it."""
+        return self.place(network["binding"]["gateway"]["node"]), ["ip", "netns", "exec", self.gateway(network), *words]
+
     def reaches(self, network: dict[str, Any], instance: dict[str, Any], *options: str) -> bool:
         """Whether a ping from the network's gateway is answered."""
         address = instance["binding"]["interfaces"][0]["address"]
-        return self.world.works("ip", "netns", "exec", self.gateway(network), "ping", "-c", "1", "-W", "3", *options, address)
+        place, words = self.at_gateway(network, "ping", "-c", "1", "-W", "3", *options, address)
+        return place.works(*words)
 
     def page(self, network: dict[str, Any], instance: dict[str, Any]) -> str:
         """What the guest's web server says, asked over TCP from the network's gateway."""
         address = instance["binding"]["interfaces"][0]["address"]
         script = f"exec 3<>/dev/tcp/{address}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
-        return self.world.run("ip", "netns", "exec", self.gateway(network), "timeout", "20", "bash", "-c", script, check=False)
+        place, words = self.at_gateway(network, "timeout", "20", "bash", "-c", script)
+        return place.run(*words, check=False)
+
+
+class Cloud(Client):
+    """`wisp dev`, real, in the world."""
+
+    def __init__(self, world: World, state: Path) -> None:
+        super().__init__(f"http://{LISTEN}", world)
+        self.state = state
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    def place(self, node: str) -> Place:
+        return self.world
+
+    def state_of(self, node: str) -> Path:
+        return self.state
+
+    def start(self) -> None:
+        self._log = (self.state.parent / f"{self.state.name}.log").open("ab")
+        self._keeper = subprocess.Popen(
+            self.world.argv(str(PROJECT / ".venv/bin/wisp"), "dev", "--state", str(self.state), "--listen", LISTEN),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log)
+        assert self._keeper.stdout
+        line = self._keeper.stdout.readline().decode()
+        assert line == f"ready http://{LISTEN}\n", f"{line!r}; {Path(self._log.name).read_text()[-3000:]}"
+        self.sign_in(self.state / "env")
+
+    @property
+    def pid(self) -> int:
+        assert self._keeper
+        children = Path(f"/proc/{self._keeper.pid}/task/{self._keeper.pid}/children").read_text().split()
+        return int(children[0])
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Tells it to go, or kills it; its exit code."""
+        assert self._keeper
+        os.kill(self.pid, how)
+        code = self._keeper.wait(30)
+        self._log.close()
+        self._keeper = None
+        return code
+
+    @property
+    def running(self) -> bool:
+        return self._keeper is not None
 
 
 def condition(shown: dict[str, Any], kind: str) -> dict[str, str]:
     return next((each for each in shown["status"]["conditions"] if each["type"] == kind), {})
 
 
-@pytest.fixture(scope="session")
-def world() -> Iterator[World]:
+def fit() -> None:
+    """Skips where this machine cannot, and makes the guest's image."""
     if os.geteuid() != 0:
         pytest.skip("NOT TESTED: machine tests need root, for namespaces and libvirt")
     missing = [name for name in ("libvirtd", "qemu-system-x86_64", "dnsmasq", "nft", "etcd") if
@@ -252,20 +307,23 @@ def world() -> Iterator[World]:
     if missing:
         pytest.skip(f"NOT TESTED: machine tests need {', '.join(missing)}")
     subprocess.run([str(PROJECT / "tools/guest/build"), str(GUEST)], check=True)
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    fit()
     directory = Path(tempfile.mkdtemp(prefix="wisp-", dir="/var/tmp"))
     world = World(directory)
     world.start()
-    outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    join_network(os.open(f"/proc/{world.first}/ns/net", os.O_RDONLY))
     yield world
-    join_network(outside)
     world.stop()
     shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def origin(world: World) -> Iterator[Origin]:
-    origin = Origin()
+    with world.inside():
+        origin = Origin()
     origin.files["guest.qcow2"] = GUEST.read_bytes()
     yield origin
     origin.server.shutdown()
@@ -286,7 +344,8 @@ def cloud(service: Cloud, origin: Origin) -> Iterator[Cloud]:
     if not service.running:
         service.start()
     before = service.world.traces()
-    yield service
+    with service.world.inside():
+        yield service
     if not service.running:
         service.start()
     service.delete_all()

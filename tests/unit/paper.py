@@ -12,10 +12,11 @@ from wisp.resource import CLUSTER, CLUSTER_KEY, Intent, Ref, Resource, dumps, no
 from wisp.service import weigh
 from wisp.store import Clear, Entry, Guard, Op, Put, Span, under
 from wisp.store.memory import MemoryStore
+from wisp.upkeep import Upkeep
 from wisp.world import World
 
 SCHEMAS = catalogue.load()
-ADMISSION = Admission(SCHEMAS, KINDS)
+ADMISSION, UPKEEP = Admission(SCHEMAS, KINDS), Upkeep(SCHEMAS, KINDS)
 WISP = Caller(SYSTEM, "admin", "wisp")
 NOW = "2026-11-22T10:00:00Z"
 SMALL: dict[str, Any] = {"cpus": 1, "memory_mib": 64, "disks": [{"size_gib": 1}]}
@@ -61,7 +62,7 @@ class Paper:
 
     def __init__(self, **facts: int) -> None:
         self.copy = Copy()
-        self.world = World(self.copy, weigh)
+        self.world = World(self.copy, weigh, SCHEMAS.filled)
         self.count = 0
         self.write(CLUSTER_KEY, {"uid": "cluster"})
         for name in ("web", "shop"):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from paper import ADMISSION, IMAGE, LAN, SMALL, WISP, Paper
+from paper import ADMISSION, IMAGE, LAN, SMALL, UPKEEP, WISP, Paper
 
 from wisp.admission import Caller, Decision, stray_claims
 from wisp.errors import Problem
@@ -114,9 +114,9 @@ def test_what_is_retired_is_not_forgotten_at_once_when_meanwhile_a_node_holds_it
     assert not passes(paper, decision)
     paper.commit(paper.retire(NET))
     found = paper.world.resource(NET)
-    assert found and found.retired and ADMISSION.tidy(paper.world, found) is None
+    assert found and found.retired and UPKEEP.tidy(paper.world, found) is None
     paper.copy.commit([], [Delete(f"{NET.key('status')}/n1")])
-    forget = ADMISSION.tidy(paper.world, paper.world.resource(NET))  # type: ignore[arg-type]
+    forget = UPKEEP.tidy(paper.world, paper.world.resource(NET))  # type: ignore[arg-type]
     assert forget and passes(paper, forget) and paper.world.resource(NET) is None
 
 
@@ -183,10 +183,10 @@ def test_one_network_named_twice_is_referred_to_once(paper: Paper) -> None:
 def test_what_a_node_has_settled_lets_go_of_the_image_and_of_nothing_else(paper: Paper) -> None:
     made = paper.put(VM, SPEC)
     paper.say(VM, made.binding["node"], disks_made=[0])
-    decision = ADMISSION.tidy(paper.world, paper.world.resource(VM))  # type: ignore[arg-type]
+    decision = UPKEEP.tidy(paper.world, paper.world.resource(VM))  # type: ignore[arg-type]
     assert decision and decision.ops == (Delete(refers_key(GUEST, VM)),)
     paper.commit(decision)
-    assert ADMISSION.tidy(paper.world, paper.world.resource(VM)) is None  # type: ignore[arg-type]
+    assert UPKEEP.tidy(paper.world, paper.world.resource(VM)) is None  # type: ignore[arg-type]
     paper.commit(paper.retire(GUEST))
     assert refusal(paper.retire, NET) == "in_use"
     assert paper.decide(VM, {**SPEC, "power": "off"}).after.spec["power"] == "off", "its image's name may stay in it"

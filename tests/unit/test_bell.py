@@ -4,7 +4,7 @@ from __future__ import annotations
 import threading
 import time
 
-from wisp.agent.bell import Bell
+from wisp.bell import Bell
 from wisp.resource import Ref
 
 A, B, C = (Ref("instance", "web", name) for name in "abc")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wisp import catalogue
+from wisp import catalogue, dialect
 from wisp.errors import Problem
 
 CATALOGUE = catalogue.load()
@@ -17,7 +17,7 @@ SMALL: dict[str, Any] = {"cpus": 1, "memory_mib": 64, "disks": [{"size_gib": 1}]
 
 def refusal(raw: bytes) -> Problem:
     with pytest.raises(Problem) as refused:
-        catalogue.loads(raw)
+        dialect.loads(raw)
     return refused.value
 
 
@@ -41,20 +41,20 @@ def test_a_key_given_twice_is_refused_with_its_place() -> None:
 
 
 def test_brackets_in_a_text_are_no_nesting() -> None:
-    assert catalogue.loads(json.dumps({"a": "[" * 1000 + '"\\'}).encode()) == {"a": "[" * 1000 + '"\\'}
+    assert dialect.loads(json.dumps({"a": "[" * 1000 + '"\\'}).encode()) == {"a": "[" * 1000 + '"\\'}
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers(-2**53, 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=20))
 def test_whatever_json_can_say_is_read_as_it_was_said(value: Any) -> None:
-    assert catalogue.loads(json.dumps(value).encode()) == value
-    assert catalogue.loads(json.dumps(value, ensure_ascii=False).encode()) == value
+    assert dialect.loads(json.dumps(value).encode()) == value
+    assert dialect.loads(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
 @given(st.binary(max_size=200))
 def test_whatever_comes_is_read_or_refused(raw: bytes) -> None:
     try:
-        catalogue.loads(raw)
+        dialect.loads(raw)
     except Problem as problem:
         assert problem.code == "malformed"
 
@@ -78,6 +78,7 @@ def test_whatever_comes_is_read_or_refused(raw: bytes) -> None:
     ({**SMALL, "networks": [{"network": "lan", "address": "10.0.0.٣"}]}, "/spec/networks/0/address", "format"),
     ({**SMALL, "ssh_keys": ["a\nb"]}, "/spec/ssh_keys/0", "pattern"),
     ({**SMALL, "ssh_keys": ["a", "a"]}, "/spec/ssh_keys", "uniqueItems"),
+    ({**SMALL, "ssh_keys": 1}, "/spec/ssh_keys", "type"),
     ([], "/spec", "type"),
 ])
 def test_what_breaks_a_rule_is_pointed_at(spec: Any, pointer: str, rule: str) -> None:
@@ -109,8 +110,14 @@ def test_a_network_is_written_in_one_way_only(cidr: str, good: bool) -> None:
     assert (faults("network", {"cidr": cidr}) == []) == good
 
 
+@pytest.mark.parametrize(("cidr", "good"), [
+    ("203.0.113.9/32", True), ("203.0.113.8/30", True), ("8.0.0.0/8", True), ("8.0.0.0/7", False), ("203.0.113.9/30", False), ("203.0.113.9", False)])
+def test_a_pool_may_be_a_single_address(cidr: str, good: bool) -> None:
+    assert (faults("pool", {"cidr": cidr}) == []) == good
+
+
 @pytest.mark.parametrize(("time", "good"), [
-    ("2026-11-22T10:00:00Z", True), ("2026-11-22T10:00:00.123456789Z", True), ("2026-11-22T10:00:00+01:00", True), ("2026-11-22", False),
+    ("2026-11-22T10:00:00Z", True), ("2026-11-22T10:00:00.123456789Z", True), ("2026-11-22T10:00:00+01:00", False), ("2026-11-22", False),
     ("2026-11-22T10:00:00", False), ("2026-13-22T10:00:00Z", False), ("2026-11-22 10:00:00Z", False), ("2026-11-22T10:00:00Z\n", False),
     ("2026-11-22T25:00:00Z", False), ("٢026-11-22T10:00:00Z", False)])
 def test_a_time_is_one_of_rfc_3339(time: str, good: bool) -> None:
@@ -134,7 +141,7 @@ def test_no_refusal_repeats_what_was_refused() -> None:
 
 def test_defaults_are_filled_in_at_every_depth_and_what_was_written_stays() -> None:
     filled = CATALOGUE.kinds["instance"].filled({**SMALL, "power": "off", "networks": [{"network": "lan"}]})
-    assert filled["power"] == "off" and filled["placement"] == {} and filled["ssh_keys"] == []
+    assert filled["power"] == "off" and filled["placement"] == {"affinity": [], "anti_affinity": []} and filled["ssh_keys"] == []
     assert filled["disks"] == [{"size_gib": 1, "bus": "virtio"}] and filled["networks"] == [{"network": "lan", "model": "virtio"}]
     assert "user_data" not in filled
 
@@ -153,7 +160,7 @@ def test_references_are_found_wherever_they_stand() -> None:
 
 def test_what_can_be_referred_to_can_be_shared() -> None:
     assert CATALOGUE.shareable == {"image", "network"}
-    assert CATALOGUE.cluster_kinds == {"namespace", "node"}
+    assert CATALOGUE.cluster_kinds == {"namespace", "node", "pool"}
 
 
 def test_an_immutable_field_that_differs_is_pointed_at_and_one_that_does_not_is_not() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wisp.conditions import RANK, condition, document, find, has_failed, is_ready, kept, view
+from wisp.conditions import RANK, Lack, condition, document, find, has_failed, is_ready, kept, view
 from wisp.resource import Intent, Ref, Resource
 
 REF = Ref("instance", "web", "vm")
@@ -31,6 +31,14 @@ def ready(shown: Mapping[str, Any]) -> tuple[str, str]:
 def test_what_has_no_place_is_ready_when_it_is_recorded() -> None:
     shown = view(resource(), (), ())
     assert ready(shown) == ("True", "Recorded") and shown["observed_generation"] == 2
+
+
+def test_what_should_have_a_place_and_has_none_says_why_and_fails_if_that_lasts() -> None:
+    for lasting in (False, True):
+        shown = view(resource(), (), (), Lack("NoNat", "There is no NAT.", lasting))
+        assert ready(shown) == ("False", "NoNat") and find(shown, "Ready")["message"] == "There is no NAT."
+        assert has_failed({"status": shown, "generation": 2}) == lasting
+    assert ready(view(resource({"n1": said()}, retired="t9"), (), ("n1",), Lack("NoNat", ""))) == ("False", "Deleting")
 
 
 def test_a_place_that_has_said_nothing_yet_is_waited_for() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paper import IMAGE, SMALL, Paper
 
 from wisp.errors import Problem
-from wisp.host import Disk, Domain, Gateway, Host, Part, Seed, Segment
+from wisp.host import Disk, Domain, Floating, Gateway, Host, Part, Seed, Segment
 from wisp.kinds import KINDS
 from wisp.kinds.kind import upward
 from wisp.resource import Ref, Resource, node_key
@@ -161,7 +161,7 @@ def test_a_network_made_while_no_node_lives_gets_its_gateway_when_one_does() -> 
     assert "node" not in lan.binding["gateway"] and places(paper, lan) == frozenset()
     assert KINDS["network"].rebind(lan, paper.world) is None
     paper.write(node_key("n2"), {"incarnation": "2"})
-    assert KINDS["network"].rebind(lan, paper.world)["gateway"]["node"] == "n2"  # type: ignore[index]
+    assert KINDS["network"].rebind(lan, paper.world).binding["gateway"]["node"] == "n2"  # type: ignore[union-attr]
 
 
 def test_a_lease_is_for_each_interface_also_of_those_who_name_the_network_in_full() -> None:
@@ -183,6 +183,106 @@ def test_a_lease_is_not_for_another_network_of_the_same_name() -> None:
     for network, prefix in ((lan, "10.1."), (other, "10.2.")):
         (lease,) = one(Gateway, manifest(paper, network, network.binding["gateway"]["node"])).leases
         assert lease.address.startswith(prefix)
+
+
+# --- floating IPs
+
+def served(paper: Paper) -> Resource:
+    """An instance on a network, and a pool."""
+    paper.put(Ref("pool", "-", "public"), {"cidr": "203.0.113.8/29"})
+    paper.lan()
+    return paper.vm(networks=[{"network": "lan"}])
+
+
+def float_to(paper: Paper, name: str = "ip", **spec: Any) -> Resource:
+    return paper.put(Ref("floating-ip", "web", name), {"pool": "public", **spec})
+
+
+def lack(paper: Paper, resource: Resource) -> str:
+    found = KINDS["floating-ip"].lack(resource, paper.world)
+    return found.reason if found else ""
+
+
+def test_a_floating_ip_stands_where_the_gateway_of_its_instances_network_is() -> None:
+    paper = Paper()
+    vm = served(paper)
+    ip = float_to(paper, instance="vm")
+    lan = paper.world.resource(Ref("network", "web", "lan"))
+    assert lan and places(paper, ip) == {lan.binding["gateway"]["node"]} and lack(paper, ip) == ""
+    part = one(Floating, manifest(paper, ip, lan.binding["gateway"]["node"]))
+    assert part == Floating(ip.uid, lan.uid, lan.binding["vni"], ip.binding["address"], vm.binding["interfaces"][0]["address"])
+
+
+def test_a_floating_ip_of_no_instance_has_no_place_and_lacks_nothing() -> None:
+    paper = Paper()
+    served(paper)
+    ip = float_to(paper)
+    assert places(paper, ip) == frozenset() and lack(paper, ip) == ""
+
+
+def test_a_floating_ip_says_why_it_leads_nowhere() -> None:
+    paper = Paper()
+    vm = served(paper)
+    ip = float_to(paper, instance="vm")
+    paper.lan(nat=False)
+    assert lack(paper, ip) == "NoNat"
+    paper.lan()
+    bound = dict(paper.world.record("/wisp/v1/binding/web/network/lan") or {})
+    paper.write("/wisp/v1/binding/web/network/lan", {**bound, "gateway": {**bound["gateway"], "node": ""}})
+    assert lack(paper, ip) == "Waiting"
+    paper.commit(paper.retire(vm.ref))
+    assert lack(paper, ip) == "Detached" and places(paper, ip) == frozenset()
+    paper.vm()
+    assert lack(paper, ip) == "NoInterface"
+
+
+@pytest.mark.parametrize(("spec", "pointer"), [
+    ({"address": "203.0.113.16"}, "/spec/address"), ({"instance": "vm", "interface": 1}, "/spec/interface"),
+    ({"instance": "closed"}, "/spec/interface")])
+def test_a_floating_ip_that_could_lead_nowhere_is_refused(spec: dict[str, Any], pointer: str) -> None:
+    paper = Paper()
+    served(paper)
+    paper.lan("dark", nat=False)
+    paper.vm("closed", networks=[{"network": "dark"}])
+    problem = refusal(float_to, paper, **spec)
+    assert problem.code == "invalid" and [fault.pointer for fault in problem.faults] == [pointer]
+
+
+def test_a_detached_floating_ip_can_still_be_changed() -> None:
+    paper = Paper()
+    vm = served(paper)
+    float_to(paper, instance="vm")
+    paper.commit(paper.retire(vm.ref))
+    assert float_to(paper, instance="vm", interface=3).spec["interface"] == 3
+    assert refusal(float_to, paper, "late", instance="vm").code == "reference"
+
+
+def test_every_address_of_a_pool_is_given_and_each_once() -> None:
+    paper = Paper()
+    served(paper)
+    given = {float_to(paper, f"ip-{number}").binding["address"] for number in range(8)}
+    assert given == {f"203.0.113.{number}" for number in range(8, 16)}
+    assert refusal(float_to, paper, "late").code == "addresses_exhausted"
+    assert refusal(float_to, paper, "late", address="203.0.113.8").code == "address_taken"
+
+
+def test_a_floating_ip_gives_back_what_it_leaves() -> None:
+    paper = Paper()
+    served(paper)
+    before = {entry.key for entry in paper.copy.scan("/wisp/v1/claim/")}
+    paper.vm("other", networks=[{"network": "lan"}])
+    ip = float_to(paper, instance="vm")
+    assert refusal(float_to, paper, "second", instance="vm").code == "in_use"
+    float_to(paper, instance="other")
+    second = float_to(paper, "second", instance="vm")
+    for each in (ip, second, Ref("instance", "web", "other")):
+        paper.commit(paper.retire(each if isinstance(each, Ref) else each.ref))
+    assert {entry.key for entry in paper.copy.scan("/wisp/v1/claim/")} == before
+
+
+@pytest.mark.parametrize("cidr", ["100.64.0.0/24", "127.0.0.0/8", "224.0.0.0/24"])
+def test_a_pool_of_addresses_with_a_meaning_of_their_own_is_refused(cidr: str) -> None:
+    assert refusal(Paper().put, Ref("pool", "-", "public"), {"cidr": cidr}).code == "invalid"
 
 
 # --- instances
@@ -220,7 +320,7 @@ def test_the_config_drive_is_another_when_what_it_says_is_another() -> None:
     first = one(Seed, manifest(paper, vm, "n1")).digest
     paper.vm(networks=[{"network": "lan"}], power="off", memory_mib=128)
     assert one(Seed, manifest(paper, vm, "n1")).digest == first
-    paper.lan(dns_servers=["9.9.9.9"])
+    paper.lan(nat=False)
     assert one(Seed, manifest(paper, vm, "n1")).digest != first
 
 

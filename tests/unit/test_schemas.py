@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from wisp import catalogue
-from wisp.catalogue import FORMAT_WORDS, FORMATS, SENTENCES, Validator
+from wisp.dialect import FORMAT_WORDS, FORMATS, SENTENCES, Validator
 from wisp.kinds import KINDS
 
 ROOT = catalogue.directory()
@@ -146,7 +146,7 @@ def test_every_reference_names_a_kind() -> None:
 def raised() -> set[str]:
     """Codes given to a Problem, and to what makes one, as far as they stand there as text."""
     calls = (node for tree in SOURCES for node in ast.walk(tree) if isinstance(node, ast.Call))
-    named = {"Problem": 0, "_refuse": 1, "refused": 0}
+    named = {"Problem": 0, "refuse": 1, "refused": 0}
     found = ((call, named[call.func.id]) for call in calls if isinstance(call.func, ast.Name) and call.func.id in named)
     return {call.args[place].value for call, place in found  # type: ignore[attr-defined]
             if len(call.args) > place and isinstance(call.args[place], ast.Constant)}

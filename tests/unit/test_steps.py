@@ -6,12 +6,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wisp.host import Disk, Domain, Gateway, Host, Image, Lease, Nic, Part, Seed, Segment
+from wisp.host import Disk, Domain, Floating, Gateway, Host, Image, Lease, Nic, Part, Seed, Segment, Station
 from wisp.steps import Fate, Step, Todo, plan, reap, take_down
 
 SHA = "a" * 64
-LAN = Segment("net-1", 0xA1, frozenset({"10.0.0.2"}))
+LAN = Segment("net-1", 0xA1, frozenset({"10.0.0.2"}), frozenset({Station("02:00:00:00:00:02", "10.1.0.7")}))
 GATEWAY = Gateway("net-1", 0xA1, "10.1.0.1/24", "02:00:00:00:00:01", "100.64.0.9")
+FLOATING = Floating("ip-1", "net-1", 0xA1, "203.0.113.9", "10.1.0.7")
 IMAGE = Image(SHA)
 DISK = Disk("vm-1", 0, 8, SHA)
 SEED = Seed("vm-1", "d" * 64)
@@ -130,9 +131,38 @@ def test_a_cached_image_goes_only_when_nobody_wants_it_and_no_disk_lies_on_it() 
     assert [str(step) for step in reap(Host.of([IMAGE]), ())] == [f"drop image {SHA[:12]}"]
 
 
+def test_a_floating_ip_waits_for_the_gateway_that_leads_to_its_guest() -> None:
+    for there in (Host(), Host.of([LAN]), Host.of([replace(GATEWAY, nat=False)]), Host.of([replace(GATEWAY, transit="", address="?broken")])):
+        todo = plan(Host.of([FLOATING]), Host(), there)
+        assert todo.steps == () and [(wait.token, wait.what) for wait in todo.waits] == [("net-1", "gateway 0000a1")]
+    assert sentences(plan(Host.of([FLOATING]), Host(), Host.of([GATEWAY]))) == ["build floating IP 203.0.113.9"]
+
+
+def test_a_floating_ip_for_another_guest_of_the_network_is_led_there_at_once() -> None:
+    there = Host.of([GATEWAY])
+    assert sentences(plan(Host.of([replace(FLOATING, inside="10.1.0.8")]), Host.of([FLOATING]), there)) == ["build floating IP 203.0.113.9"]
+    assert plan(Host.of([FLOATING]), Host.of([FLOATING]), there).done
+
+
+def test_a_floating_ip_for_another_network_leaves_the_old_one_first_even_if_the_new_one_is_not_there_yet() -> None:
+    moved = replace(FLOATING, network="net-2", vni=0xA2)
+    other = replace(GATEWAY, uid="net-2", vni=0xA2)
+    assert [str(step) for step in plan(Host.of([moved]), Host.of([FLOATING]), Host.of([GATEWAY, other])).steps] == [
+        "remove floating IP 203.0.113.9", "build floating IP 203.0.113.9"]
+    todo = plan(Host.of([moved]), Host.of([FLOATING, moved]), Host.of([GATEWAY]))
+    assert [(step.verb, step.part) for step in todo.steps] == [("remove", FLOATING)] and len(todo.waits) == 1
+
+
+def test_a_floating_ip_that_nobody_wants_here_goes_whatever_became_of_it() -> None:
+    for fate in Fate:
+        assert sentences(take_down(Host.of([FLOATING]), fate)) == ["remove floating IP 203.0.113.9"]
+    assert [str(step) for step in reap(Host.of([FLOATING, GATEWAY, LAN]), {"net-1"})] == ["remove floating IP 203.0.113.9"]
+    assert [str(step) for step in reap(Host.of([FLOATING, GATEWAY]), ())] == ["remove floating IP 203.0.113.9", "remove gateway 0000a1"]
+
+
 # --- whatever the state, the plan leads to what is wished
 
-PARTS: list[Part] = [LAN, replace(LAN, peers=frozenset()), GATEWAY, IMAGE, DISK, SEED, Seed("vm-1", "e" * 64), DOMAIN,
+PARTS: list[Part] = [LAN, replace(LAN, peers=frozenset()), GATEWAY, FLOATING, IMAGE, DISK, SEED, Seed("vm-1", "e" * 64), DOMAIN,
                      *(replace(DOMAIN, power=power) for power in ("off", "paused", "crashed")),
                      replace(DOMAIN, cpus=1), replace(DOMAIN, memory_mib=64, power="off")]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from paper import Copy, Paper
+from paper import SCHEMAS, Copy, Paper
 
 from wisp.resource import Ref, dumps, node_ref, nodes_of
 from wisp.service import weigh
@@ -30,8 +30,7 @@ def test_a_name_that_begins_another_is_not_mistaken_for_it() -> None:
     for name in ("vm", "vm-1", "vm1"):
         paper.say(paper.vm(name).ref, "n1")
     assert len(paper.world.resource(Ref("instance", "web", "vm")).statuses) == 1  # type: ignore[union-attr]
-    assert [each.ref.name for each in paper.world.resources("instance", "web")] == ["vm", "vm-1", "vm1"]
-    assert list(paper.world.resources("instance", "we")) == []
+    assert [each.ref.name for each in paper.world.everything() if each.ref.kind == "instance"] == ["vm", "vm-1", "vm1"]
 
 
 def test_who_refers_to_what_is_known_until_it_goes() -> None:
@@ -74,7 +73,7 @@ MOVES = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 3), st.sampled
 @given(MOVES)
 def test_sums_kept_as_things_move_are_the_sums_of_what_is_there(moves: list[tuple[Ref, int, str, bool]]) -> None:
     copy = Copy()
-    world = World(copy, weigh)
+    world = World(copy, weigh, SCHEMAS.filled)
     for uid, (ref, cpus, node, binding_first) in enumerate(moves):
         ops: list[Op] = [Put(key, dumps(value)) for key, value in documents(ref, uid, cpus, node).items()]
         if not cpus:

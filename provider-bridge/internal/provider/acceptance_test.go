@@ -47,7 +47,29 @@ var lives = []life{
 		resource "wisp_image" "i" {
 			name = "PREFIX-i"
 			` + imageOf("a", fooDigest) + "\n}\n"},
+	{kind: "pool", made: `cidr = "203.0.113.8/29"`, changed: `cidr = "203.0.113.8/29"` + "\n" + `metadata = { a = "b" }`,
+		replaced: `cidr = "203.0.113.16/29"`},
+	{kind: "floating_ip", made: "pool = wisp_pool.p.name\n instance = wisp_instance.v.name",
+		changed: "pool = wisp_pool.p.name", replaced: "pool = wisp_pool.p.name\n address = \"203.0.113.65\"",
+		needs: `resource "wisp_pool" "p" {
+			name = "PREFIX-p"
+			cidr = "203.0.113.64/29"
+		}
+		resource "wisp_network" "n" {
+			name = "PREFIX-n"
+			cidr = "10.1.0.0/24"
+		}
+		resource "wisp_instance" "v" {
+			name = "PREFIX-v"
+			cpus = 1
+			memory_mib = 64
+			disks = [{ size_gib = 1 }]
+			networks = [{ network = wisp_network.n.name }]
+		}
+		`},
 }
+
+var clusters = map[string]bool{"namespace": true, "pool": true}
 
 func imageOf(host, digest string) string {
 	return fmt.Sprintf("source = { kind = \"url\", url = \"http://%s.example/i\" }\nsha256 = %q", host, digest)
@@ -76,7 +98,7 @@ func TestAccTheLifeOfEveryKind(t *testing.T) {
 		t.Run(l.kind, func(t *testing.T) {
 			name, address := prefix(), "wisp_"+l.kind+".it"
 			id := os.Getenv("WISP_NAMESPACE") + "/" + name
-			if l.kind == "namespace" {
+			if clusters[l.kind] {
 				id = name
 			}
 			steps := []resource.TestStep{
@@ -100,8 +122,8 @@ func nothingIsLeft(state *tf.State) error {
 		return err
 	}
 	for address, it := range state.RootModule().Resources {
-		kind := strings.TrimPrefix(it.Type, "wisp_")
-		raw := client.RawKind{Name: kind, Plural: kind + "s", Cluster: kind == "namespace"}
+		kind := strings.ReplaceAll(strings.TrimPrefix(it.Type, "wisp_"), "_", "-")
+		raw := client.RawKind{Name: kind, Plural: kind + "s", Cluster: clusters[kind]}
 		at := client.Ref{Namespace: it.Primary.Attributes["namespace"], Name: it.Primary.Attributes["name"]}
 		if _, err := client.Get(ctx, c, raw, at); !errors.Is(err, client.CodeNotFound) {
 			return fmt.Errorf("%s is left: %w", address, err)

@@ -243,7 +243,7 @@ func TestEveryImmutableFieldReplacesAndNoOtherDoes(t *testing.T) {
 			default:
 				continue
 			}
-			resource := tf.resource("wisp_" + kind.Name)
+			resource := tf.resource((&subject{kind: kind}).typeName())
 			state, err := encode(map[string]any{"name": "x", "namespace": "web", field.Name: example}, resource.kind)
 			tf.must(err)
 			resource.state = state

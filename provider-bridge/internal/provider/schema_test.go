@@ -28,8 +28,9 @@ func TestEveryKindHasAResourceButWhatJoinsByItselfOrIsDoneOnce(t *testing.T) {
 	tf := startProvider(t, newFakeAPI(t), nil)
 	unmanaged := map[string][2]bool{"node": {false, true}, "action": {false, false}}
 	for _, kind := range schemas.Embedded().Kinds {
-		_, managed := tf.schemas.ResourceSchemas["wisp_"+kind.Name]
-		_, looked := tf.schemas.DataSourceSchemas["wisp_"+kind.Name]
+		name := (&subject{kind: kind}).typeName()
+		_, managed := tf.schemas.ResourceSchemas[name]
+		_, looked := tf.schemas.DataSourceSchemas[name]
 		want, other := unmanaged[kind.Name]
 		if !other {
 			want = [2]bool{true, true}

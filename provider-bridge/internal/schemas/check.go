@@ -21,15 +21,18 @@ var formats = map[string]struct {
 		address, err := netip.ParseAddr(s)
 		return err == nil && address.Is4()
 	}},
-	"ipv4-network": {"an IPv4 network like 10.1.0.0/24, host bits zero, /8 to /29", func(s string) bool {
-		prefix, err := netip.ParsePrefix(s)
-		return err == nil && prefix.Addr().Is4() && prefix.Masked() == prefix && prefix.Bits() >= 8 && prefix.Bits() <= 29
-	}},
+	"ipv4-network": {"an IPv4 network like 10.1.0.0/24, host bits zero, /8 to /29", func(s string) bool { return isPrefix(s, 29) }},
+	"ipv4-prefix":  {"an IPv4 prefix like 203.0.113.8/29, host bits zero, /8 to /32", func(s string) bool { return isPrefix(s, 32) }},
 	"date-time": {"a time like 2026-11-22T10:00:00Z", func(s string) bool {
 		_, err := time.Parse(time.RFC3339, s)
 		return err == nil
 	}},
 	"uuid": {"a UUID", uuid.MatchString},
+}
+
+func isPrefix(s string, longest int) bool {
+	prefix, err := netip.ParsePrefix(s)
+	return err == nil && prefix.Addr().Is4() && prefix.Masked() == prefix && prefix.Bits() >= 8 && prefix.Bits() <= longest
 }
 
 // Check says what is wrong with a value itself, not with what is inside it; each as the end of "It …". The value is as

@@ -38,7 +38,7 @@ func TestEveryExampleOfOneValueIsJudgedAsTheServiceJudgesIt(t *testing.T) {
 		{"image", "source.url", `"https://h/i"`, `"file:///etc/passwd"`},
 		{"image", "source.url", `"http://h/i"`, `"http://h/i\n"`},
 		{"key", "expires_at", `"2026-11-22T10:00:00Z"`, `"tomorrow"`},
-		{"key", "secret", `"` + strings.Repeat("a", 32) + `"`, `"short"`},
+		{"key", "secret", `"` + strings.Repeat("a", 43) + `"`, `"` + strings.Repeat("a", 42) + `"`},
 	} {
 		for text, valid := range map[string]bool{each.good: true, each.bad: false} {
 			value, err := Decode([]byte(text))

@@ -87,10 +87,7 @@ class Depot:
             layout.publish(written, path, 0o600)
 
     def drop_disk(self, disk: Disk) -> None:
-        with layout.filesystem():
-            path = layout.disk(self._state, disk.uid, disk.index)
-            path.unlink(missing_ok=True)
-            _tidy(path.parent)
+        _drop(layout.disk(self._state, disk.uid, disk.index))
 
     def write_seed(self, seed_: Seed, user_data: str | None) -> None:
         with layout.filesystem():
@@ -105,10 +102,7 @@ class Depot:
             layout.publish(written, path, 0o600)
 
     def drop_seed(self, seed_: Seed) -> None:
-        with layout.filesystem():
-            path = layout.seed(self._state, seed_.uid, seed_.digest)
-            path.unlink(missing_ok=True)
-            _tidy(path.parent)
+        _drop(layout.seed(self._state, seed_.uid, seed_.digest))
 
     def console(self, uid: str, limit: int) -> str:
         with layout.filesystem():
@@ -173,6 +167,12 @@ def _parts(directory: Path) -> Iterator[Disk | Seed]:
             log.warning("%s cannot be read: %s", path, error.strerror)
             if named:
                 yield Disk(uid, int(named[1]), 0)
+
+
+def _drop(path: Path) -> None:
+    with layout.filesystem():
+        path.unlink(missing_ok=True)
+        _tidy(path.parent)
 
 
 def _still_a_disk(path: Path) -> None:

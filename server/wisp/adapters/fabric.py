@@ -1,9 +1,10 @@
 """The networks of this cluster on this node, built in and read back from the kernel: segments here, gateways
-in `gateway`.
+in `gateway`, floating IPs in `floating`.
 
-A segment is a bridge and, in it, a VXLAN device. The device's all-zero FDB entries say whom to send what
-no better place is known for: broadcasts and first frames go to every peer (head-end replication), and where each
-MAC lives is then learned from what arrives. No spanning tree, since a mesh whose members do not pass on has no loops.
+A segment is a bridge and, in it, a VXLAN device. The device's all-zero FDB entries say whom to send what goes to
+everybody: every peer (head-end replication). Where each MAC lives is written down too, so the device learns nothing
+from what arrives, and no stranger's frame moves a MAC; the bridge, which only knows that it is not here, does learn.
+No spanning tree, since a mesh whose members do not pass on has no loops. Who is here speaks as itself alone (`taps`).
 
 Finding a network's devices by their marks means parsing every link of the node (25 ms per 100), so the VNIs that
 a uid was seen or built with are remembered, and only devices of those names are asked for. Looking at everything
@@ -23,11 +24,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from wisp.adapters import links
+from wisp.adapters.floating import Floatings
 from wisp.adapters.gateway import Gateways
 from wisp.adapters.links import Link, Net
 from wisp.adapters.marks import Broken, Marks, need
+from wisp.adapters.taps import Taps, Told
 from wisp.errors import StepFailed
-from wisp.host import Gateway, Segment
+from wisp.host import Floating, Gateway, Segment, Station
 from wisp.ports import Ring
 
 log = logging.getLogger(__name__)
@@ -39,28 +42,36 @@ OURS = re.compile(r"(?:br|vx|gi|go)-([0-9a-f]{6})")
 class KernelFabric:
     """The port `Fabric`.
 
-    cluster         the cluster's uid
-    state           directory for the files of gateways
-    underlay        this node's address on the network that carries VXLAN; a loopback one will do on a lone node
-    underlay_link   the device it is on; found by the address if not given
+    cluster    the cluster's uid
+    state      directory for the files of gateways
+    underlay   this node's address on the network that carries VXLAN; a loopback one will do on a lone node
+    egress     name of the link to the outside, where floating IPs are answered for; "" if there is none
     """
 
-    def __init__(self, cluster: str, state: Path, underlay: str, underlay_link: str | None = None) -> None:
+    def __init__(self, cluster: str, state: Path, underlay: str, egress: str = "") -> None:
         self._marks = Marks(cluster)
+        self._taps = Taps(cluster)
         self._gateways = Gateways(self._marks, state.absolute() / "gateways")
+        self._floatings = Floatings(self._marks, self._gateways.owner, egress)
         self._underlay = underlay
-        self._lower_name = underlay_link
+        self._lower_name: str | None = None
         self._seen: dict[str, set[int]] = {}
         self._surveyed = False
         self._watcher: links.Watcher | None = None
 
-    def observe(self, tokens: Collection[str] | None) -> Iterable[Segment | Gateway]:
+    def observe(self, tokens: Collection[str] | None) -> Iterable[Segment | Gateway | Floating]:
         with _failing("ObserveFailed"), links.opened() as net:
             found = self._find(net, tokens)
-            lower = self._lower(net) if found else None
-            parts = [part for uid, vni in found if lower for part in (
-                self._look(net, uid, vni, lower), self._gateways.look(net, uid, vni, _mtu(lower)))]
-        return [part for part in parts if part]
+            lower, told = (self._lower(net), self._taps.told()) if found else (None, None)
+            parts = [part for uid, vni in found if lower and told for part in (
+                self._look(net, uid, vni, lower, told), self._gateways.look(net, uid, vni, _mtu(lower)))]
+            self._mind(part for part in parts if isinstance(part, Gateway))
+            return [*(part for part in parts if part), *self._floatings.observe(net, tokens)]
+
+    def _mind(self, gateways: Iterable[Gateway]) -> None:
+        for gateway in gateways:
+            if self._watcher and (pid := self._gateways.server(gateway.vni)):
+                self._watcher.mind(pid, self._marks.of(gateway.uid))
 
     def watch(self, ring: Ring) -> None:
         def heard(alias: str | None) -> None:
@@ -80,19 +91,21 @@ class KernelFabric:
                 net.delete(vxlan)
             below = {} if lower.loopback else {"vxlan_link": lower.index}       # the kernel then minds its MTU
             vxlan = self._marks.claim(net, vxlan_name, segment.uid, "vxlan", vxlan_id=segment.vni, vxlan_port=PORT,
-                                      vxlan_local=self._underlay, vxlan_learning=1, **below)
+                                      vxlan_local=self._underlay, vxlan_learning=0, **below)
             bridge = self._marks.claim(net, segment.bridge, segment.uid, "bridge", br_stp_state=0, br_forward_delay=0)
+            self._taps.tell(segment)
             if links.put_setting("net/bridge/bridge-nf-call-iptables", "0"):
                 log.warning("bridge-nf-call-iptables was on and is off now: no bridged frame passes the iptables here")
             links.put_setting(f"net/ipv6/conf/{bridge.name}/disable_ipv6", "1")  # else the node is on the network
             net.settle(bridge, mtu=_mtu(lower))
             net.settle(vxlan, mtu=_mtu(lower), master=bridge.index)
-            net.reflood(vxlan, segment.peers)
+            net.put_entries(vxlan, _entries(segment))
 
     def remove_segment(self, segment: Segment) -> None:
         with _failing("SegmentFailed"), links.opened() as net:
             for name in (_vxlan(segment.vni), segment.bridge):
                 self._marks.delete(net, name, segment.uid)
+            self._taps.forget(segment)
 
     def build_gateway(self, gateway: Gateway) -> None:
         with _failing("GatewayFailed"), links.opened() as net:
@@ -101,7 +114,20 @@ class KernelFabric:
 
     def remove_gateway(self, gateway: Gateway) -> None:
         with _failing("GatewayFailed"), links.opened() as net:
+            self._floatings.clear(net, gateway)
             self._gateways.remove(net, gateway)
+
+    def build_floating(self, floating: Floating) -> None:
+        with _failing("FloatingFailed"), links.opened() as net:
+            self._floatings.build(net, floating)
+
+    def remove_floating(self, floating: Floating) -> None:
+        with _failing("FloatingFailed"), links.opened() as net:
+            self._floatings.remove(net, floating)
+
+    def held_elsewhere(self, address: str) -> bool:
+        with _failing("EgressMissing"), links.opened() as net:
+            return self._floatings.is_held_elsewhere(net, address)
 
     def plug(self, tap: str, bridge: str) -> None:
         with _failing("SegmentFailed"), links.opened() as net:
@@ -150,13 +176,14 @@ class KernelFabric:
         the node tell enough are not."""
         there = {(uid, int(match[1], 16)) for link in net.links()
                  if (uid := self._marks.uid(link.alias)) and (match := OURS.fullmatch(link.name))}
+        there |= {owner for owner in self._taps.told().owners.values() if owner[0]}
         return there | set(self._gateways.astray({vni for _, vni in there}))
 
-    def _look(self, net: Net, uid: str, vni: int, lower: Link) -> Segment | None:
+    def _look(self, net: Net, uid: str, vni: int, lower: Link, told: Told) -> Segment | None:
         """What stands of a segment. Its peers say what is wrong when it is not whole."""
-        part = Segment(uid, vni)
+        part = Segment(uid, vni, stations=told.stations((uid, vni)))
         bridge, vxlan = self._marks.find(net, part.bridge, uid), self._marks.find(net, _vxlan(vni), uid)
-        if not bridge and not vxlan:
+        if not (bridge or vxlan or told.of((uid, vni))):
             return None
         if bridge:
             part = replace(part, busy=any(not OURS.fullmatch(port.name) for port in net.ports(bridge)))
@@ -166,17 +193,27 @@ class KernelFabric:
             need(vxlan.master == bridge.index, f"{vxlan.name} is unplugged")
             for link in (bridge, vxlan):
                 need(link.fits(_mtu(lower)), f"{link.name} is down or has a wrong MTU")
-            return replace(part, peers=net.flooded(vxlan))
+            need(told.is_of(part), "the rules for its taps are not whole")
+            entries = net.entries(vxlan)
+            peers = frozenset(at for mac, at in entries if mac == links.EVERYWHERE)
+            away = {Station(mac, underlay=at) for mac, at in entries if mac != links.EVERYWHERE}
+            return replace(part, peers=peers, stations=part.stations | away)
         except Broken as broken:
             return replace(part, peers=frozenset({f"?broken: {broken}"}))
 
     def _carries(self, vxlan: Link, vni: int, lower: Link) -> bool:
         facts = [vxlan.facts.get(f"IFLA_VXLAN_{name}") for name in ("ID", "LOCAL", "PORT", "LEARNING", "LINK")]
-        return facts == [vni, self._underlay, PORT, 1, None if lower.loopback else lower.index]
+        return facts == [vni, self._underlay, PORT, 0, None if lower.loopback else lower.index]
 
 
 def _mtu(lower: Link) -> int:
     return (1500 if lower.loopback else lower.mtu) - OVERHEAD
+
+
+def _entries(segment: Segment) -> frozenset[tuple[str, str]]:
+    """The FDB of its VXLAN device."""
+    known = {(station.mac, station.underlay) for station in segment.stations if station.underlay}
+    return frozenset(known | {(links.EVERYWHERE, peer) for peer in segment.peers})
 
 
 def _vxlan(vni: int) -> str:

@@ -45,10 +45,10 @@ class Gateways:
         """(uid, VNI) of our namespaces with other VNIs than these."""
         for name in links.namespaces():
             vni = int(name[3:], 16) if NAMESPACE.fullmatch(name) else None
-            if vni is not None and vni not in known and (uid := self._owner(name)):
+            if vni is not None and vni not in known and (uid := self.owner(name)):
                 yield uid, vni
 
-    def _owner(self, namespace: str) -> str:
+    def owner(self, namespace: str) -> str:
         """The uid on a namespace's mark, "" if it is not ours."""
         return self._marks.uid(_mark_of(namespace))
 
@@ -56,7 +56,7 @@ class Gateways:
         """What stands of it. Its address says what is wrong when it is not whole."""
         part = Gateway(uid, vni, "", "", "")
         inner, outer = self._marks.find(net, _inner(vni), uid), self._marks.find(net, _outer(vni), uid)
-        if not inner and not outer and self._owner(part.namespace) != uid:
+        if not inner and not outer and self.owner(part.namespace) != uid:
             return None
         try:
             bridge = need(self._marks.find(net, Segment(uid, vni).bridge, uid), "its bridge is missing")
@@ -106,7 +106,7 @@ class Gateways:
             self._shut(net, gateway)
 
     def remove(self, net: Net, gateway: Gateway) -> None:
-        owner = self._owner(gateway.namespace)
+        owner = self.owner(gateway.namespace)
         if owner in ("", gateway.uid):
             self._dhcp(gateway.vni).remove()
         self._shut(net, gateway)
@@ -115,13 +115,17 @@ class Gateways:
             links.remove_namespace(gateway.namespace)
 
     def ping(self, gateway: Gateway, address: str, count: int) -> list[int]:
-        if self._owner(gateway.namespace) != gateway.uid:
+        if self.owner(gateway.namespace) != gateway.uid:
             raise StepFailed("GatewayMissing", f"{gateway} is not here", patience=1)
         argv = ["ping", "-n", "-c", str(count), "-i", "0.2", "-W", "1", address]
-        ended = links.inside(gateway.namespace, lambda: run(argv))
+        ended = links.inside(gateway.namespace, lambda: run(argv, "PingFailed"))
         if ended.returncode > 1:            # 1: no answer
             raise StepFailed("PingFailed", ended.stderr.strip(), patience=1)
         return [round(1000 * float(ms)) for ms in re.findall(r" time=([0-9.]+) ms", ended.stdout)]
+
+    def server(self, vni: int) -> int | None:
+        """Its dnsmasq."""
+        return self._dhcp(vni).pid()
 
     def _dhcp(self, vni: int) -> Dhcp:
         return Dhcp(self._files / f"{vni:06x}")
@@ -164,6 +168,8 @@ class Gateways:
             if inside.mac != gateway.mac:
                 net.change(inside, address=gateway.mac)
             links.put_setting(f"net/ipv4/conf/{INSIDE}/arp_notify", "1")    # coming up, it says where its MAC is
+            for each in ("all", INSIDE):        # what asks for a floating address turns round here
+                links.put_setting(f"net/ipv4/conf/{each}/send_redirects", "0")
             net.readdress(inside, {gateway.address})
             net.settle(inside, mtu=mtu)
             net.readdress(loopback, {"127.0.0.1/8"} | (set() if gateway.nat else transit))

@@ -10,9 +10,11 @@ with code 33. Emulation does that in 0.1 s; a KVM that has not after two seconds
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from pathlib import Path
+
+from wisp.adapters.program import run
+from wisp.errors import StepFailed
 
 DEVICE = Path("/dev/kvm")
 QEMU = "qemu-system-x86_64"
@@ -48,12 +50,10 @@ def trial(accelerator: str, code: bytes = CODE, seconds: float = 2.0) -> str:
         rom.write(code.ljust(SIZE - 16, b"\0") + RESET.ljust(16, b"\0"))
         rom.flush()
         try:
-            done = subprocess.run(
-                [QEMU, "-accel", accelerator, "-machine", "pc", "-m", "16", "-bios", rom.name, "-nodefaults",
-                 "-no-user-config", "-display", "none", "-no-reboot",
-                 "-device", "isa-debug-exit,iobase=0xf4,iosize=1"],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=seconds)
-        except subprocess.TimeoutExpired:
+            done = run([QEMU, "-accel", accelerator, "-machine", "pc", "-m", "16", "-bios", rom.name, "-nodefaults",
+                        "-no-user-config", "-display", "none", "-no-reboot",
+                        "-device", "isa-debug-exit,iobase=0xf4,iosize=1"], "NoAnswer", seconds=seconds)
+        except StepFailed:
             return f"no answer within {seconds:g} s"
         except OSError as error:
             return f"{QEMU}: {error.strerror}"

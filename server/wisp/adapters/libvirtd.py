@@ -8,16 +8,15 @@ never written to.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from wisp.adapters.program import run
 from wisp.errors import StepFailed
 
 RUN = Path("/run/libvirt")
@@ -55,12 +54,11 @@ def _is_local_system(uri: str) -> bool:
 
 
 def _start(name: str, pid_file: Path, sock: Path) -> None:
-    program = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        raise StepFailed("HypervisorMissing", f"{name} {MISSING}", patience=1)
     pid_file.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([program, "--daemon", "--pid-file", pid_file], cwd="/", stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, errors="replace")
+    try:
+        done = run([name, "--daemon", "--pid-file", str(pid_file)], "HypervisorUnreachable")
+    except FileNotFoundError as error:
+        raise StepFailed("HypervisorMissing", f"{name} {MISSING}", patience=1) from error
     if done.returncode:
         raise StepFailed("HypervisorUnreachable", f"{name} does not start: {done.stderr.strip()[-300:]}")
     _until(lambda: _answers(sock), f"{name} does not answer.")

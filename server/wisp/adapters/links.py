@@ -1,4 +1,4 @@
-"""Links, addresses, routes, FDB entries and namespaces of the Linux kernel: the only door to pyroute2.
+"""Links, addresses, routes, neighbours, FDB entries and namespaces of the Linux kernel: the only door to pyroute2.
 
 A `Net` speaks with one network namespace over one netlink socket, opened for one piece of work in
 one thread (0.3 ms): pyroute2 keeps a socket and an event loop per thread, so a kept one would leak
@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute, NFCTSocket, netns
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_LINK
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
@@ -37,7 +38,10 @@ log = logging.getLogger(__name__)
 
 NAMESPACES = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
-IFF_UP, IFF_LOOPBACK = 0x1, 0x8
+IFF_UP, IFF_LOOPBACK, NTF_PROXY, MAIN = 0x1, 0x8, 0x8, 254
+FLOATING = 119
+"""The protocol (who made it) of routes and proxy entries of floating IPs."""
+NTF_SELF, LASTING = 0x2, 0xC0       # the device's own entry, not its bridge's; one that does not age
 EVERYWHERE = "00:00:00:00:00:00"
 PAUSE = 1.0
 libc = ctypes.CDLL(None, use_errno=True)
@@ -145,11 +149,11 @@ class Net:
                 self._ask("addr", verb, index=link.index, address=address, prefixlen=int(prefix))
 
     def routes(self, link: Link) -> frozenset[tuple[str, str]]:
-        """(destination, next hop or "") of the IPv4 routes in the main table that leave by the link;
-        the default route's destination is "0.0.0.0/0"."""
-        found = self._ask("route", "dump", family=socket.AF_INET, table=254, oif=link.index, dump_filter=None)
+        """(destination, next hop or "") of the IPv4 routes in the main table that leave by the link, but those of
+        floating IPs; the default route's destination is "0.0.0.0/0"."""
+        found = self._ask("route", "dump", family=socket.AF_INET, table=MAIN, oif=link.index, dump_filter=None)
         return frozenset((f"{route.get_attr('RTA_DST') or '0.0.0.0'}/{route['dst_len']}",
-                          route.get_attr("RTA_GATEWAY") or "") for route in found)
+                          route.get_attr("RTA_GATEWAY") or "") for route in found if route["proto"] != FLOATING)
 
     def reroute(self, link: Link, wanted: set[tuple[str, str]]) -> None:
         """Makes these its routes. A next hop need not be in a subnet of the link's (`onlink`)."""
@@ -159,24 +163,69 @@ class Net:
                 hop = {"gateway": gateway, "flags": "onlink"} if gateway else {"scope": "link"}
                 self._ask("route", verb, dst=destination, oif=link.index, **hop)
 
-    def flooded(self, link: Link) -> frozenset[str]:
-        """Where a VXLAN device sends what it knows no better place for: its all-zero FDB entries."""
-        found = self._ask("fdb", "dump", ifindex=link.index, dump_filter=None)
-        return frozenset(each.get_attr("NDA_DST") for each in found
-                         if each.get_attr("NDA_LLADDR") == EVERYWHERE and each.get_attr("NDA_DST"))
+    def leads(self) -> dict[str, tuple[int, str]]:
+        """Floating address -> index of the link that it is routed to, and next hop there."""
+        found = self._ask("route", "dump", family=socket.AF_INET, table=MAIN, proto=FLOATING, dump_filter=None)
+        return {route.get_attr("RTA_DST"): (route.get_attr("RTA_OIF"), route.get_attr("RTA_GATEWAY") or "")
+                for route in found}
 
-    def reflood(self, link: Link, wanted: frozenset[str]) -> None:
-        """Makes these the only all-zero entries. Appending is the verb: `add` refuses a second destination."""
-        have = self.flooded(link)
-        for verb, some in (("append", wanted - have), ("del", have - wanted)):
-            for address in sorted(some):
-                self._ask("fdb", verb, ifindex=link.index, lladdr=EVERYWHERE, dst=address)
+    def lead(self, link: Link, address: str, hop: str) -> None:
+        """FileExistsError when it is routed to another link."""
+        have = self.leads().get(address, (0, ""))
+        if have[0] == link.index and have[1] != hop:
+            self.unlead(link, address)
+        if have != (link.index, hop):
+            self._ask("route", "add", dst=f"{address}/32", oif=link.index, gateway=hop, flags="onlink", proto=FLOATING)
+
+    def unlead(self, link: Link, address: str) -> None:
+        self._ask("route", "del", dst=f"{address}/32", oif=link.index, proto=FLOATING)
+
+    def answered(self) -> frozenset[tuple[str, int]]:
+        """(floating address, index of a link that ARP questions for it are answered on, though no link has it)"""
+        found = self._ask("neigh", "dump", family=socket.AF_INET, flags=NTF_PROXY, state=0, dump_filter=None)
+        return frozenset((each.get_attr("NDA_DST"), each["ifindex"]) for each in found
+                         if each.get_attr("NDA_PROTOCOL") == FLOATING)
+
+    def answer(self, address: str, index: int) -> None:
+        self._ask("neigh", "replace", dst=address, ifindex=index, flags=NTF_PROXY, protocol=FLOATING)
+
+    def silence(self, address: str, index: int) -> None:
+        self._ask("neigh", "del", dst=address, ifindex=index, flags=NTF_PROXY)
+
+    def entries(self, link: Link) -> frozenset[tuple[str, str]]:
+        """A VXLAN device's FDB: (MAC, underlay address that frames to it go to). The MAC of zeros may have several,
+        which all get what goes to everybody, and to MACs that have no entry."""
+        found = self._ask("fdb", "dump", ifindex=link.index, dump_filter=None)
+        return frozenset((each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST"))
+                         for each in found if each.get_attr("NDA_DST"))
+
+    def put_entries(self, link: Link, wanted: frozenset[tuple[str, str]]) -> None:
+        """Makes these its FDB. Zeros are appended (`add` refuses a second one), others replaced: they move at once."""
+        have, macs = self.entries(link), {mac for mac, _ in wanted} - {EVERYWHERE}
+        for mac, address in sorted(wanted - have):
+            self._ask("fdb", "append" if mac == EVERYWHERE else "replace", ifindex=link.index, lladdr=mac, dst=address,
+                      flags=NTF_SELF, state=LASTING)
+        for mac, address in sorted(have - wanted):
+            if mac not in macs:
+                self._ask("fdb", "del", ifindex=link.index, lladdr=mac, dst=address)
 
 
 @contextmanager
 def opened() -> Iterator[Net]:
     with IPRoute(strict_check=True, ext_ack=True) as api:
         yield Net(api)
+
+
+def cut(address: str, inside: str) -> None:
+    """Has conntrack forget what it translates between the two, in the calling thread's network namespace."""
+    with NFCTSocket() as conntrack:
+        for given in (NFCTAttrTuple(daddr=address), NFCTAttrTuple(saddr=inside)):
+            for each in list(conntrack.dump(tuple_orig=given)):
+                asked, answered = (NFCTAttrTuple.from_netlink(socket.AF_INET, each.get_attr(f"CTA_TUPLE_{way}"))
+                                   for way in ("ORIG", "REPLY"))
+                if address in (asked.daddr, answered.daddr):
+                    with suppress(NetlinkError):        # it has ended by itself
+                        conntrack.entry("del", tuple_orig=asked)
 
 
 def _on_a_thread(do: Callable[[], T]) -> T:
@@ -241,8 +290,8 @@ def put_setting(name: str, value: str) -> bool:
 
 
 class Watcher:
-    """Calls `heard` with the ifalias of each link that appears, changes, goes, or whose addresses do;
-    with None when messages were lost. Asking the kernel causes no messages, so looking never feeds itself."""
+    """Calls `heard` with the ifalias of each link that appears, changes, goes, or whose addresses do, or whose process
+    ends; with None when messages were lost. Asking the kernel causes no messages, so looking never feeds itself."""
 
     def __init__(self, heard: Callable[[str | None], None]) -> None:
         self._heard = heard
@@ -250,20 +299,35 @@ class Watcher:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR))
         self._wake, self._waker = os.pipe()
+        self._minded: dict[int, str] = {}
+        self._ready = selectors.DefaultSelector()
+        self._ready.register(self._socket, selectors.EVENT_READ)
+        self._ready.register(self._wake, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="wisp-links", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        with selectors.DefaultSelector() as ready:
-            ready.register(self._socket, selectors.EVENT_READ)
-            ready.register(self._wake, selectors.EVENT_READ)
-            while all(key.fileobj is self._socket for key, _ in ready.select()):
-                try:
-                    self._hear()
-                except Exception:       # no files left, say: what was to be heard is lost
-                    log.exception("listening to the kernel failed; it goes on in %s s", PAUSE)
-                    select.select([self._wake], [], [], PAUSE)
-                    self._heard(None)
+        while self._wake not in (said := {key.fd: key for key, _ in self._ready.select()}):
+            try:
+                for key in said.values():
+                    self._hear_end(key) if key.data else self._hear()
+            except Exception:       # no files left, say: what was to be heard is lost
+                log.exception("listening to the kernel failed; it goes on in %s s", PAUSE)
+                select.select([self._wake], [], [], PAUSE)
+                self._heard(None)
+
+    def mind(self, pid: int, alias: str) -> None:
+        """This process is that one's."""
+        if pid not in self._minded:
+            with suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(pid)
+                self._minded[pid] = alias
+                self._ready.register(descriptor, selectors.EVENT_READ, pid)
+
+    def _hear_end(self, process: selectors.SelectorKey) -> None:
+        self._ready.unregister(process.fileobj)
+        os.close(process.fd)
+        self._heard(self._minded.pop(process.data, None))
 
     def _hear(self) -> None:
         try:
@@ -283,5 +347,6 @@ class Watcher:
         os.write(self._waker, b".")
         self._thread.join()
         self._socket.close()
-        os.close(self._wake)
-        os.close(self._waker)
+        for descriptor in (self._wake, self._waker, *(key.fd for key in self._ready.get_map().values() if key.data)):
+            os.close(descriptor)
+        self._ready.close()

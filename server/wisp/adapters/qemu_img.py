@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from wisp.adapters.imagecheck import MAX_VIRTUAL, unsafe
-from wisp.adapters.layout import interrupted, no_space
+from wisp.adapters.layout import no_space
+from wisp.adapters.program import NEVER, run
 from wisp.errors import StepFailed
 
 NOBODY = 65534
 ALONE = ("unshare", "--net", "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
          "--no-new-privs", "--pdeathsig=KILL")
-SURROUNDINGS = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"}
-"""One arena: one of 128 MiB for each of qemu-img's threads now and then breaks the bound on memory."""
+ONE_ARENA = ("env", "MALLOC_ARENA_MAX=1")
+"""One of 128 MiB for each of qemu-img's threads now and then breaks the bound on memory."""
 LOOK_SECONDS = 30
 CONVERT_SECONDS = 3600
 CREATE_SECONDS = 60
-GLANCE_SECONDS = 0.2
-NEVER = threading.Event()
 
 
 def inspect(path: Path, format: str) -> None:
@@ -52,40 +49,24 @@ def convert_raw(raw: Path, qcow2: Path, stop: threading.Event) -> None:
 def create(path: Path, size: int, backing: Path | None) -> None:
     """A disk of `size` bytes: an overlay on an image of ours, or empty."""
     below = ["-b", str(backing), "-F", "qcow2"] if backing else []
-    _run(["qemu-img", "create", "-q", "-f", "qcow2", *below, str(path), str(size)], (), CREATE_SECONDS)
+    _run(["qemu-img", "create", "-q", "-f", "qcow2", *below, str(path), str(size)], CREATE_SECONDS)
 
 
 def _confined(arguments: Sequence[str], files: Sequence[int], seconds: int, stop: threading.Event = NEVER) -> str:
-    bounds = ["prlimit", f"--as={1 << 30}", f"--cpu={seconds}", "--core=0"]
+    bounds = [*ONE_ARENA, "prlimit", f"--as={1 << 30}", f"--cpu={seconds}", "--core=0"]
     alone = ALONE if os.geteuid() == 0 else ()
-    return _run([*alone, *bounds, "qemu-img", *arguments], files, 2 * seconds, stop)
+    return _run(["qemu-img", *arguments], 2 * seconds, [*alone, *bounds], files, stop)
 
 
-def _run(command: Sequence[str], files: Sequence[int], seconds: int, stop: threading.Event = NEVER) -> str:
-    with subprocess.Popen(command, pass_fds=files, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                          stderr=subprocess.PIPE, errors="replace", env=SURROUNDINGS) as process:
-        try:
-            out, told = _await(process, time.monotonic() + seconds, stop)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        if "No space left" in told:
+def _run(argv: Sequence[str], seconds: int, within: Sequence[str] = (), files: Sequence[int] = (),
+         stop: threading.Event = NEVER) -> str:
+    ended = run(argv, "QemuImgFailed", within=within, files=files, seconds=seconds, stop=stop, patience=3)
+    if ended.returncode:
+        if "No space left" in ended.stderr:
             raise no_space()
-        last = (told.strip().splitlines() or [f"it ended with {process.returncode}"])[-1]
+        last = (ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"])[-1]
         raise StepFailed("QemuImgFailed", f"qemu-img failed: {last[:200]}.", patience=3)
-    return out
-
-
-def _await(process: subprocess.Popen[str], until: float, stop: threading.Event) -> tuple[str, str]:
-    while True:
-        try:
-            return process.communicate(timeout=GLANCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            if stop.is_set():
-                raise interrupted() from None
-            if time.monotonic() > until:
-                raise StepFailed("QemuImgFailed", "qemu-img did not end in time.", patience=3) from None
+    return ended.stdout
 
 
 def _handed(descriptor: int) -> str:

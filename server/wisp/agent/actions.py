@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from wisp.agent.bell import Bell
+from wisp.bell import Bell
 from wisp.conditions import condition, over
 from wisp.errors import Problem, StepFailed
 from wisp.journal import LAG, Journal

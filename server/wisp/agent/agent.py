@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from wisp.agent.actions import Actions
-from wisp.agent.bell import Bell
 from wisp.agent.memory import Memory
 from wisp.agent.report import Blocked, Failure, status, unseen
 from wisp.agent.subject import Subject
+from wisp.bell import Bell
 from wisp.catalogue import Catalogue
 from wisp.errors import Problem, StepFailed
 from wisp.host import Host
@@ -30,7 +30,7 @@ from wisp.journal import LAG, Journal
 from wisp.kinds import KINDS
 from wisp.ports import Machine
 from wisp.resource import PREFIX, Json, Ref, Resource, dumps, now
-from wisp.steps import Step, Todo, plan, reap, take_down
+from wisp.steps import Fate, Step, Todo, plan, reap, take_down
 from wisp.store import Absent, At, Born, Delete, Entry, Guard, Lost, Op, Put, Span, Store
 from wisp.store.mirror import Mirror
 from wisp.world import World, target_of
@@ -95,9 +95,9 @@ class Agent:
             self.bell.ring_all()
 
     def _touched(self, ref: Ref) -> Iterator[Ref]:
-        """A resource, what it refers to, and what refers to it."""
+        """A resource, what it refers to, and what leans on it."""
         yield ref
-        yield from self._world.referrers(ref)
+        yield from self._world.leaning(ref)
         if resource := self._world.resource(ref):
             for each in self._catalogue.kinds[ref.kind].references(resource.spec):
                 yield target_of(each.kind, each.name, ref.namespace, self._catalogue.cluster_kinds)
@@ -131,9 +131,8 @@ class Agent:
                 due = time.monotonic() + max(SAFETY, 500 * (time.thread_time() - began)) * random.uniform(0.9, 1.1)
 
     def _again(self, refs: set[Ref] | None) -> None:
-        timer = threading.Timer(PAUSE, lambda: self.bell.ring_all() if refs is None else self.bell.ring(refs))
-        timer.daemon = True
-        timer.start()
+        for ref in [None] if refs is None else refs:
+            self.bell.ring_later(ref, PAUSE)
 
     def _turn(self, refs: set[Ref] | None) -> bool:
         """Whether all that was asked for could be looked at."""
@@ -146,7 +145,11 @@ class Agent:
                 self._again(refs)
                 return False
             self._strange = False
-            subjects = list(self._subjects(refs))
+            gone = self._world.gone(self.node)
+            subjects = [] if gone else list(self._subjects(refs))
+        if gone:
+            self._stand_down()
+            return True
         try:
             have = self._observe(None if refs is None else subjects)
         except Exception as error:
@@ -252,7 +255,7 @@ class Agent:
             self._put(subject, [], says=told)
         finally:
             waiting = self._memory.waiters(subject)
-            self.bell.ring([*waiting, *(self._world.referrers(subject.ref) if told else ())])
+            self.bell.ring([*waiting, *(self._world.leaning(subject.ref) if told else ())])
             self.bell.ring_later(subject.ref, pause)
 
     def _failed(self, subject: Subject, failed: StepFailed) -> tuple[Failure, bool]:
@@ -318,6 +321,11 @@ class Agent:
         for token in sorted({part.token for part in have} - known - {step.part.token for step in steps}):
             log.warning("%s: orphan: %s is in no document", self.node, token)
 
+    def _stand_down(self) -> None:
+        """This node is gone for good: all that it had here may be another's by now. What holds data stays."""
+        for step in take_down(self._observe(None), Fate.ELSEWHERE).steps:
+            self._reaped(step)
+
     def _reaped(self, step: Step) -> None:
         try:
             log.info("%s: reaping: %s", self.node, step)
@@ -341,7 +349,3 @@ class Agent:
         if not view.spans[0]:
             raise StepFailed("UserDataMissing", "The user data that was given is not in the store any more.")
         return view.spans[0][0].value.decode()
-
-    @property
-    def idle(self) -> bool:
-        return not self._memory.busy()

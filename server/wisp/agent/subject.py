@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wisp.host import Host
+from wisp.host import Floating, Host
 from wisp.resource import Ref, Resource
 from wisp.steps import Fate
 
@@ -29,6 +29,7 @@ class Subject:
     def needs(self) -> frozenset[str]:
         """Tokens of other subjects that its parts stand on."""
         below = {f"sha256:{sha256}" for part in self.want if (sha256 := getattr(part, "sha256", ""))}
+        below |= {part.network for part in self.want if isinstance(part, Floating)}
         return frozenset(below | {nic.uid for part in self.want for nic in getattr(part, "nics", ())})
 
     @property

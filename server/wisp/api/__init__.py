@@ -14,16 +14,18 @@ from wisp.api.access import Access, Measure
 from wisp.api.bearers import Bearers
 from wisp.api.docs import Docs, DocsFile
 from wisp.api.documents import Changes, Collection, Document, Events, Seats
-from wisp.api.front import Alive, Audit, Front, Ready
+from wisp.api.front import Alive, Audit, Front, Join, Ready
 from wisp.api.openapi import OpenApi
 from wisp.api.problems import Answers
 from wisp.catalogue import Catalogue
+from wisp.enrolment import Enrolment
 from wisp.errors import Problem
 from wisp.resources import Resources
 
 
 def build(resources: Resources, catalogue: Catalogue, held: int = 32,
-          measure: Measure = lambda *_: None) -> falcon.App[falcon.Request, falcon.Response]:
+          measure: Measure = lambda *_: None,
+          enrolment: Enrolment | None = None) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application; at most `held` requests wait at a time (half of the server's threads)."""
     app: falcon.App[falcon.Request, falcon.Response] = falcon.App(middleware=[Access(measure)])
     app.req_options.strip_url_path_trailing_slash = True
@@ -43,8 +45,10 @@ def build(resources: Resources, catalogue: Catalogue, held: int = 32,
         routes[document] = Document(schema, resources, bearers, seats)
         routes[f"{document}/events"] = Events(schema, resources, bearers, seats)
         links.append(collection.replace("outer", "namespace"))
-    routes |= {"/": Front(links), "/openapi.json": OpenApi(catalogue, routes)}
+    routes |= {"/": Front(catalogue.minor, links), "/openapi.json": OpenApi(catalogue, routes)}
     for address, resource in routes.items():
         app.add_route(address, resource)
     app.add_route("/docs/{file}", DocsFile())
+    if enrolment:
+        app.add_route("/join", Join(enrolment))
     return app

@@ -19,7 +19,8 @@ from wisp.admission import Caller
 from wisp.api import request
 from wisp.api.bearers import Bearers
 from wisp.api.problems import refused
-from wisp.catalogue import Schema, loads
+from wisp.catalogue import Schema
+from wisp.dialect import loads
 from wisp.errors import Problem
 from wisp.resource import CLUSTER, Ref
 from wisp.resources import Resources

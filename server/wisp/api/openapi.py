@@ -5,6 +5,10 @@ What no schema file knows (parameters, headers, and the operations, once for all
 `problems` lists the codes that an operation may answer with. Each route finds its operations there: those
 of a kind by what it is (a collection, a document, its events), the others by their address. So a new kind
 is described the moment its schema exists, and a new address without a description fails the tests.
+
+The schema files are closed: each says what its own version knows. A request is held to that; what is
+answered may have members that came later, so it is described open, or a client that checks its answers
+would break on the day the server is newer.
 """
 from __future__ import annotations
 
@@ -47,6 +51,7 @@ class OpenApi:
 def describe(catalogue: Catalogue, routes: Mapping[str, object]) -> Json:
     outline = json.loads(OUTLINE.read_text())
     templates, plain = outline.pop("kinds"), outline["paths"]
+    outline["info"]["version"] = f"1.{catalogue.minor}"
     outline["paths"] = dict(sorted(_addressed(*route, templates, plain) for route in routes.items()))
     if catalogue.released:
         version = outline["components"]["parameters"]["Wisp-Version"]
@@ -133,7 +138,7 @@ def _problem(status: int, codes: list[str], registry: Mapping[str, ErrorEntry]) 
 def _schemas(catalogue: Catalogue) -> Json:
     text = (directory() / "v1/common.json").read_text()
     text = re.sub(r"#/\$defs/(\w+)", lambda found: f"#/components/schemas/{pascal(found[1])}", text)
-    schemas = {pascal(name): definition for name, definition in json.loads(text)["$defs"].items()}
+    schemas = {pascal(name): _open(definition) for name, definition in json.loads(text)["$defs"].items()}
     envelope, status = schemas.pop("Envelope"), schemas.pop("Status")
     each = {schema.kind: _ref("schemas", pascal(schema.kind)) for schema in catalogue.kinds.values()}
     mapping = {kind: shown["$ref"] for kind, shown in each.items()}
@@ -149,20 +154,30 @@ def _kind(schema: Schema, envelope: Json, status: Json) -> Json:
     where = {} if schema.cluster else {"namespace": known["namespace"]}
     members = {word: field for word, field in known.items() if word != "namespace"} | where | {
         "kind": {**known["kind"], "const": schema.kind},
-        **{part: _ref("schemas", name + part.capitalize()) for part in ("spec", "binding", "status")}}
+        **{part: _ref("schemas", f"{name}{part.capitalize()}") for part in ("binding", "status")},
+        "spec": _ref("schemas", f"{name}SpecShown")}
     page = {"items": {"description": "In order of their names.", "type": "array", "items": _ref("schemas", name)},
             "revision": _ref("schemas", "Revision"),
             "next": {"description": "`after` of the next page; absent on the last.", "type": "string"}}
+    spec = {word: value for word, value in schema.document.items() if word not in OURS}
+    body = {"metadata": _ref("schemas", "Metadata"), "spec": _ref("schemas", f"{name}Spec")}
     return {
         name: {**envelope, "properties": members, "required": [*envelope["required"], *where]},
-        f"{name}Spec": {word: value for word, value in schema.document.items() if word not in OURS},
-        f"{name}Binding": {"description": known["binding"]["description"], **shown["binding"]},
-        f"{name}Status": {**status, "additionalProperties": False,
-                          "properties": {**status["properties"], **shown["status"]["properties"]}},
-        f"{name}Body": _closed({"metadata": _ref("schemas", "Metadata"), "spec": members["spec"]}, "spec"),
-        f"{name}Page": _closed(page, "items", "revision"),
+        f"{name}Spec": spec,
+        f"{name}SpecShown": _open(spec),
+        f"{name}Binding": {"description": known["binding"]["description"], **_open(shown["binding"])},
+        f"{name}Status": {**status, "properties": {**status["properties"], **_open(shown["status"]["properties"])}},
+        f"{name}Body": {"type": "object", "additionalProperties": False, "required": ["spec"], "properties": body},
+        f"{name}Page": {"type": "object", "required": ["items", "revision"], "properties": page},
     }
 
 
-def _closed(members: Json, *required: str) -> Json:
-    return {"type": "object", "additionalProperties": False, "required": list(required), "properties": members}
+def _open(node: Any) -> Any:
+    """As it is answered: it may have members that are not listed, and has none that are only ever sent."""
+    if isinstance(node, list):
+        return [_open(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {name: _open(value) for name, value in node.items()
+            if (name, value) != ("additionalProperties", False)
+            and not (isinstance(value, dict) and value.get("writeOnly"))}

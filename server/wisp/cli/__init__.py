@@ -11,18 +11,28 @@ import sys
 from collections.abc import Sequence
 from getpass import getpass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 from urllib.parse import quote
 
 from wisp import __version__, catalogue, environment
 from wisp.catalogue import Schema
 from wisp.cli import completion, files, show
-from wisp.cli.client import Client, Refused, TimeIsUp, Unanswered, failed
+from wisp.cli.client import Client, Refused, TimeIsUp, Unanswered
+from wisp.conditions import has_failed
 
 DONE, REFUSED, USAGE, ABSENT, LATE, FAILED, UNANSWERED = 0, 1, 2, 3, 4, 5, 6
 LATER = ("reference", "not_found")      # what may only have been asked for too early
 HERE = "http://127.0.0.1:7480"
 CONFIG = Path("~/.config/wisp/config")
+PROCESSES = {"dev": ("wisp.main:dev", "a whole cloud on this machine"),
+             "api": ("wisp.processes:api", "the API and the conductor of a cluster"),
+             "agent": ("wisp.processes:agent", "the agent of this node"),
+             "init": ("wisp.installation:init", "the first machine of a cluster"),
+             "token": ("wisp.membership:token", "lets one machine join"),
+             "join": ("wisp.membership:join", "this machine becomes a node"),
+             "leave": ("wisp.membership:leave", "this node goes"),
+             "admin-key": ("wisp.processes:admin_key", "an administrator's key, from the store itself")}
 EPILOG = """\
 environment, and where it is silent, what `wisp login` has stored in ~/.config/wisp/config:
   WISP_ENDPOINT   where the API is (http://127.0.0.1:7480)
@@ -137,15 +147,16 @@ class Command:
     def _put(self, document: dict[str, Any], given: set[str]) -> Refused | None:
         path = self.path(document["kind"], document["name"], document.get("namespace", ""))
         body = {part: document[part] for part in ("metadata", "spec") if part in document}
+        query = {"dry_run": "true"} if self.said.dry_run else {}
         try:
-            shown = self.client.call("PUT", path, json=body, params={"dry_run": "true"} if self.said.dry_run else {})
+            shown = self.client.call("PUT", path, json=body, params=query, headers=self.client.seen(path))
         except Refused as refused:
             return None if self._foretold(document, refused, given) else refused
         show.answer(shown, self.said.output, [show.called(shown)], lambda: show.applied(shown))
         return None
 
     def delete(self) -> int:
-        self.client.call("DELETE", self.named())
+        self.client.call("DELETE", self.named(), headers=self.client.seen(self.named()))
         if self.said.wait:
             self.client.wait(self.named(), "absent", self.said.timeout)
         gone = {"kind": self.schema(self.said.kind).kind, "name": self.said.name}
@@ -157,7 +168,7 @@ class Command:
         if shown is None:
             return DONE
         show.documents([shown], self.said.output, one=True)
-        return FAILED if failed(shown) else DONE
+        return FAILED if has_failed(shown) else DONE
 
     def audit(self) -> int:
         found = self.client.call("GET", "/v1/audit")
@@ -201,9 +212,8 @@ def _selector(text: str) -> tuple[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["dev"]:
-        from wisp.main import dev  # it needs a whole service; the other commands do not
-        return dev(words[1:])
+    if words and words[0] in PROCESSES:     # they need a whole service; the other commands do not
+        return int(resolve_name(PROCESSES[words[0]][0])(words[1:]))
     arguments = parser().parse_args(words)
     try:
         return int(getattr(Command(arguments), arguments.verb)())
@@ -256,7 +266,8 @@ def parser() -> argparse.ArgumentParser:
     holding.add_argument("--for", dest="until", choices=("ready", "absent"), default="ready")
     waiting(holding)
     verb("audit", "what nobody owns (with an administrator's key)")
-    verbs.add_parser("dev", help="a whole cloud on this machine; see `wisp dev --help`", add_help=False)
+    for word, (_, what) in PROCESSES.items():
+        verbs.add_parser(word, help=f"{what}; see `wisp {word} --help`", add_help=False)
     verb("nodes", "the machines, and what they are")
     verb("login", "keep an API key, read from stdin").add_argument("--endpoint", metavar="URL", help="where the API is")
     verb("completion", "for a shell: source <(wisp completion bash)").add_argument("shell", choices=completion.SHELLS)

@@ -1,16 +1,18 @@
 """The REST client of the command line: one `call`, and what is built of it.
 
-A wait is a chain of
-long polls, so it outlives a restart of the service; everything else is asked once, and what went
-wrong is said as the API said it.
+A wait is a chain of long polls, so it outlives a restart of the service; everything else is asked once,
+and what went wrong is said as the API said it.
 """
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import requests
+
+from wisp.conditions import has_failed, is_ready
 
 LONG_POLL = 30
 
@@ -49,9 +51,24 @@ class Client:
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {token}"
         self._session.trust_env = False     # a .netrc would replace the key, a proxy variable the endpoint
+        trusted = ssl.get_default_verify_paths()    # the machine's, or SSL_CERT_FILE, as for other programs
+        self._session.verify = trusted.cafile or trusted.capath or True
 
-    def call(self, method: str, path: str, *, timeout: float = 30, **request: Any) -> Any:
+    def call(self, method: str, path: str, **request: Any) -> Any:
         """The answer's document, None where it has none."""
+        return self._ask(method, path, **request)[0]
+
+    def seen(self, path: str) -> dict[str, str]:
+        """Headers that go with a change of it, so that only what was there just now is changed: a namespace may ask for
+        that. None for what is not there yet."""
+        try:
+            return {"If-Match": self._ask("GET", path)[1]["ETag"]}
+        except Refused as refused:
+            if refused.code == "not_found":
+                return {}
+            raise
+
+    def _ask(self, method: str, path: str, *, timeout: float = 30, **request: Any) -> tuple[Any, Mapping[str, str]]:
         try:
             answer = self._session.request(method, self._endpoint + path, timeout=(5, timeout), **request)
             shown = answer.json() if answer.content else None
@@ -60,7 +77,7 @@ class Client:
         except requests.RequestException as error:
             raise Unanswered(f"no answer from {self._endpoint} ({type(error).__name__})") from error
         if answer.ok:
-            return shown
+            return shown, answer.headers
         raise Refused(shown if isinstance(shown, dict) else {"title": f"HTTP {answer.status_code}"})
 
     def pages(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -78,7 +95,7 @@ class Client:
             held = round(min(left, LONG_POLL), 3)
             try:
                 shown = self.call("GET", path, params={"wait": until, "timeout": held}, timeout=held + 15)
-                if until == "ready" and settled(shown):
+                if until == "ready" and (is_ready(shown) or has_failed(shown)):
                     return shown  # type: ignore[no-any-return]
                 if not left:
                     raise TimeIsUp(shown)
@@ -88,17 +105,3 @@ class Client:
                 if not (left and error.retryable):
                     raise
                 time.sleep(min(1, left))
-
-
-def condition(document: Mapping[str, Any], wanted: str) -> Mapping[str, Any]:
-    """The condition of this type; empty where it says nothing."""
-    return next((each for each in document.get("status", {}).get("conditions", []) if each["type"] == wanted), {})
-
-
-def failed(document: Mapping[str, Any]) -> bool:
-    return condition(document, "Failed").get("status") == "True"
-
-
-def settled(document: Mapping[str, Any]) -> bool:
-    current = document["status"]["observed_generation"] == document["generation"]
-    return current and (failed(document) or condition(document, "Ready").get("status") == "True")

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from wisp import catalogue
+from wisp import dialect
 from wisp.errors import Problem
 
 MEMBERS = frozenset({"kind", "namespace", "name", "metadata", "spec",
@@ -63,7 +63,7 @@ def documents(source: str) -> Iterator[dict[str, Any]]:
 
 def _documents(text: str, where: str) -> Iterator[dict[str, Any]]:
     try:
-        read = [catalogue.loads(text.encode())] if where.endswith(".json") else list(yaml.load_all(text, _Loader))
+        read = [dialect.loads(text.encode())] if where.endswith(".json") else list(yaml.load_all(text, _Loader))
     except (yaml.YAMLError, Problem) as error:
         raise Unreadable(f"{where}: {error}") from error
     for each in read:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from wisp.cli.client import condition
+from wisp.conditions import find
 
 Document = Mapping[str, Any]
 FORMATS = ("table", "json", "yaml", "name")
@@ -65,7 +65,7 @@ def applied(document: Document) -> None:
 def row(document: Document) -> tuple[str, ...]:
     worst, given = document["status"]["conditions"][0], document["binding"]
     nodes, addresses = (",".join(words(given, wanted)) or "-" for wanted in ("node", "address"))
-    ready = condition(document, "Ready")["status"]
+    ready = find(document["status"], "Ready")["status"]
     return document["name"], ready, worst["reason"], nodes, addresses, age(document["created_at"])
 
 

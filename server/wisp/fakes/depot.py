@@ -43,7 +43,8 @@ class FakeDepot:
     def observe(self, tokens: Collection[str] | None) -> Iterable[Image | Disk | Seed]:
         with self._lock:
             here = list(self._files.values())
-        return here if tokens is None else [part for part in here if part.token in set(tokens)]
+        wanted = set(tokens or ())
+        return here if tokens is None else [part for part in here if part.token in wanted]
 
     def fetch(self, image: Image) -> None:
         path = layout.image(ANYWHERE, image.sha256)

@@ -50,8 +50,8 @@ class FakeHypervisor:
 
     def observe(self, tokens: Collection[str] | None) -> list[Domain]:
         with self._lock:
-            return [self._seen(entry) for uid, entry in self._entries.items()
-                    if entry.ours and (tokens is None or uid in tokens)]
+            found = map(self._entries.get, self._entries if tokens is None else sorted(tokens))
+            return [self._seen(entry) for entry in found if entry and entry.ours]
 
     def watch(self, ring: Ring) -> None:
         self._ring = ring

@@ -51,5 +51,6 @@ def _network_data(instance: Resource, nics: NICs, mtu: int) -> Json:
                          "netmask": str(ipaddress.IPv4Network(spec["cidr"]).netmask),
                          "routes": [route] if spec["nat"] and not routed else []})
         routed = routed or spec["nat"]
-        services += [{"type": "dns", "address": address} for address in spec["dns_servers"]]
+        servers = [route["gateway"]] if spec["dhcp"] else spec["dns_servers"]
+        services += [{"type": "dns", "address": address} for address in servers]
     return {"links": links, "networks": networks, "services": services}

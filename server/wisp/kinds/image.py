@@ -17,8 +17,9 @@ from wisp.world import World
 
 class Image(Kind):
     def places(self, resource: Resource, world: World) -> frozenset[str]:
-        users = (world.resource(ref) for ref in world.referrers(resource.ref))
-        return frozenset(user.binding["node"] for user in users if user and user.binding) | frozenset(resource.statuses)
+        users = filter(None, map(world.resource, world.referrers(resource.ref)))
+        nodes = (user.binding.get("node", "") for user in users)
+        return frozenset(filter(None, nodes)) | frozenset(resource.statuses)
 
     def manifest(self, resource: Resource, world: World, node: str) -> Iterable[Part]:
         yield CachedImage(resource.spec["sha256"], resource.spec["format"], resource.spec["source"]["url"])

@@ -11,12 +11,13 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from wisp.conditions import Lack, condition
 from wisp.errors import Fault, Problem
 from wisp.host import Disk, Domain, Host, Nic, Part, Segment
 from wisp.kinds.config_drive import config_drive
 from wisp.kinds.kind import Asked, Bound, Kind, running, upward
 from wisp.kinds.placement import fits, place, weigh
-from wisp.resource import Json, Ref, Resource, claim_key
+from wisp.resource import Json, Ref, Resource, claim_key, node_ref
 from wisp.world import World, target_of
 
 POWER = {"on": "Running", "off": "Stopped", "paused": "Paused"}
@@ -45,7 +46,7 @@ class Instance(Kind):
             return self._grown(asked, asked.was, world)
         images = [_image(asked.ref, disk, world) for disk in asked.spec["disks"]]
         cached = frozenset(image.ref.key("status") for image in images if image)
-        node = place(world, weigh(asked.spec), asked.spec["placement"].get("node"), cached)
+        node = place(world, asked, cached)
         interfaces, claims = _interfaces(asked, world)
         disks = [{"sha256": image.spec["sha256"] if image else ""} for image in images]
         return Bound({"node": node, "interfaces": interfaces, "disks": disks}, claims=tuple(claims), grows=(node,))
@@ -53,7 +54,8 @@ class Instance(Kind):
     def _grown(self, asked: Asked, was: Resource, world: World) -> Bound:
         before, after = weigh(was.spec), weigh(asked.spec)
         more = {what: after[what] - before[what] for what in after}
-        node = was.binding["node"]
+        if not (node := was.binding.get("node")):
+            return Bound(was.binding)
         fits(world, node, more)
         return Bound(was.binding, grows=(node,) if any(value > 0 for value in more.values()) else ())
 
@@ -64,7 +66,26 @@ class Instance(Kind):
             yield claim_key("mac", interface["mac"])
 
     def places(self, resource: Resource, world: World) -> frozenset[str]:
-        return frozenset({resource.binding["node"]})
+        return frozenset(filter(None, [resource.binding.get("node")]))
+
+    def rebind(self, resource: Resource, world: World) -> Bound | None:
+        """Once its node is gone for good it has none: one that joins under that name later must not make its disks."""
+        node = resource.binding.get("node")
+        if not node or not world.gone(node):
+            return None
+        return Bound({**{name: value for name, value in resource.binding.items() if name != "node"}, "lost": node})
+
+    def lack(self, resource: Resource, world: World) -> Lack | None:
+        if not (node := resource.binding.get("lost")):
+            return None
+        message = f"Its node {node} is gone for good, and its disks with it: delete it, and create it anew."
+        return Lack("NodeGone", message, lasting=True)
+
+    def remarks(self, resource: Resource, world: World) -> Iterator[dict[str, str]]:
+        node = world.resource(node_ref(resource.binding.get("node", "")))
+        if node and node.spec["drained"] and not resource.retired:
+            message = f"Its node {node.ref.name} is being drained. Its disks are there and do not move: it stays."
+            yield condition("Draining", "True", "DisksStay", message, node.intent.updated_at)
 
     def manifest(self, resource: Resource, world: World, node: str) -> Iterator[Part]:
         made = _made(resource)
@@ -89,7 +110,7 @@ class Instance(Kind):
 
 def _made(instance: Resource) -> list[int]:
     """Indices of the disks that its node has made, as far as that was recorded."""
-    return list(instance.statuses.get(instance.binding["node"], {}).get("disks_made", ()))
+    return list(instance.statuses.get(instance.binding.get("node", ""), {}).get("disks_made", ()))
 
 
 def _usable(cidr: ipaddress.IPv4Network, address: str) -> bool:

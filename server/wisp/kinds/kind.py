@@ -8,10 +8,12 @@ another's resources it reads from the world, as the schema files describe them.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wisp.conditions import Lack
 from wisp.errors import Fault
 from wisp.host import Domain, Host, Part
 from wisp.ports import Machine
@@ -19,12 +21,18 @@ from wisp.resource import Json, Ref, Resource
 from wisp.store import Absent, Empty
 from wisp.world import World
 
+TRANSIT = ipaddress.IPv4Network("100.64.0.0/10")
+"""Where nodes reach gateways."""
+TAKEN = [TRANSIT, *map(ipaddress.IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"))]
+"""That, and those of special use that nobody could reach or answer from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A resource about to be recorded.
 
     was      as it is recorded now, None when it is being created
+    metadata  its tags
     hidden   write-only values that came with this request, by field
     secret   makes 256 bits of chance as text
     """
@@ -33,6 +41,7 @@ class Asked:
     uid: str
     spec: Json
     was: Resource | None
+    metadata: Mapping[str, str]
     hidden: Mapping[str, str]
     secret: Callable[[], str]
 
@@ -43,6 +52,7 @@ class Bound:
 
     claims   keys to be taken with it, absent until now
     grows    nodes that it takes more room of
+    frees    claims of before that it gives back
     puts     further keys written with it
     unseals  write-only fields whose last value holds no more
     token    a new API key, whole, to be shown once
@@ -51,6 +61,7 @@ class Bound:
     binding: Json = field(default_factory=dict)
     claims: tuple[str, ...] = ()
     grows: tuple[str, ...] = ()
+    frees: tuple[str, ...] = ()
     puts: Mapping[str, bytes] = field(default_factory=dict)
     unseals: tuple[str, ...] = ()
     token: str = ""
@@ -87,9 +98,11 @@ class Kind:
     privileged   only admins may write it
     appears      by itself: no caller makes one
     restarts     fields whose change restarts what runs
+    lets_go      kinds that it refers to with `detach` and never holds back
     """
 
     restarts: frozenset[str] = frozenset()
+    lets_go: frozenset[str] = frozenset()
 
     privileged = False
     appears = False
@@ -118,6 +131,14 @@ class Kind:
         """Nodes that should have a part of it."""
         return frozenset()
 
+    def lack(self, resource: Resource, world: World) -> Lack | None:
+        """Why it lacks a place that it should have."""
+        return None
+
+    def remarks(self, resource: Resource, world: World) -> Iterable[dict[str, str]]:
+        """Conditions beside Ready; of a retired one, what is to be said instead of what it waits for."""
+        return ()
+
     def manifest(self, resource: Resource, world: World, node: str) -> Iterable[Part]:
         """The parts that one of its places should have."""
         return ()
@@ -130,8 +151,8 @@ class Kind:
         """Kinds it no longer depends on, though it still names them (`when_gone: detach`)."""
         return ()
 
-    def rebind(self, resource: Resource, world: World) -> Json | None:
-        """The binding it should have instead, if the conductor must move it."""
+    def rebind(self, resource: Resource, world: World) -> Bound | None:
+        """What it should be given instead, if the conductor must move it."""
         return None
 
     def act(self, resource: Resource, world: World) -> Act | None:
@@ -150,6 +171,12 @@ def upward(seed: str, size: int, first: int = 0) -> Iterator[int]:
     count = size - first
     start = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8])
     return (first + (start + step) % count for step in range(count))
+
+
+def clashes(spec: Json) -> Iterator[Fault]:
+    cidr = ipaddress.IPv4Network(spec["cidr"])
+    if clash := next((taken for taken in TAKEN if cidr.overlaps(taken)), None):
+        yield Fault("/spec/cidr", "cidr", f"Must not overlap {clash}, which has a meaning of its own.")
 
 
 def running(have: Host, uid: str) -> Domain | None:

@@ -12,11 +12,13 @@ listeners are told the differences as if they had happened.
 """
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 from sortedcontainers import SortedDict
 
@@ -67,11 +69,9 @@ class Mirror:
     def loaded(self) -> bool:
         return self._revision > 0
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[Any]:
         """Nothing moves meanwhile, and the watch waits: keep it short."""
-        with self._held:
-            yield
+        return self._held
 
     def get(self, key: str) -> Entry | None:
         with self._held:
@@ -83,6 +83,12 @@ class Mirror:
         with self._held:
             keys = self._entries.irange(prefix, beyond(prefix), inclusive=(True, False))
             return iter([self._entries[key] for key in keys])
+
+    def ahead(self, start: str, end: str, count: int) -> str:
+        """The key that comes so many keys on, or the end: etcd looks at all it is asked for, whatever the limit."""
+        with self._held:
+            keys = self._entries.irange(start, end, inclusive=(True, False))
+            return next(itertools.islice(keys, count, None), end)
 
     def wait(self, revision: int, timeout: float) -> bool:
         """Whether the copy reached the revision in time (seconds)."""
