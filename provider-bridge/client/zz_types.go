@@ -206,7 +206,7 @@ type InstanceBindingDisk struct {
 
 // InstancePlacementAffinity is one value of InstancePlacement's affinity.
 type InstancePlacementAffinity struct {
-	// Instances of this namespace that have all of these tags among theirs. Default: `{}`.
+	// Instances of this namespace that have all of these tags among theirs.
 	Metadata map[string]string `json:"metadata"`
 	// `require`: it is refused where no node does. `prefer`: a node that does is chosen first. One of `require`, `prefer`. Default: `require`.
 	Mode *string `json:"mode,omitempty"`
@@ -214,7 +214,7 @@ type InstancePlacementAffinity struct {
 
 // InstancePlacementAntiAffinity is one value of InstancePlacement's anti_affinity.
 type InstancePlacementAntiAffinity struct {
-	// Instances of this namespace that have all of these tags among theirs. Default: `{}`.
+	// Instances of this namespace that have all of these tags among theirs.
 	Metadata map[string]string `json:"metadata"`
 	// `require`: it is refused where no node does. `prefer`: a node that does is chosen first. One of `require`, `prefer`. Default: `require`.
 	Mode *string `json:"mode,omitempty"`

@@ -74,7 +74,7 @@ def remembering(path: Path) -> Callable[[str], bool]:
 
 def kept(path: Path, fresh: str) -> str:
     """What the file holds; what it is to hold from now on, when it is not there."""
-    if not path.exists():
+    if not (path.exists() and path.read_text()):
         written = path.with_name(f".{path.name}.tmp")
         written.write_text(fresh)
         written.rename(path)

@@ -33,8 +33,10 @@ from wisp.store import Absent, Delete
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 DAY = 24 * 3600
-SETTLING = 30.0
-"""Seconds for gateways to move, and for a lease to run out."""
+MOVING = 10.0
+"""Seconds for gateways to move."""
+LAPSING = 30.0
+"""Seconds for the lease of an agent that has ended to run out, and more."""
 
 
 def token(argv: Sequence[str]) -> int:
@@ -128,19 +130,19 @@ def _leave(service: Service, node: Resource) -> None:
         return find(service.resources.get(ITSELF, ref)["status"], "Draining")
 
     service.resources.put(ITSELF, ref, {"metadata": dict(node.intent.metadata), "spec": {**node.spec, "drained": True}})
-    if not _settled(service, lambda: draining()["status"] == "False"):
+    if not _settled(service, lambda: draining()["status"] == "False", MOVING):
         raise Unfit(f"{ref} is drained now, and takes nothing new. {draining()['message']} Ask again when that is gone")
     systemctl("disable", "wisp-agent")
-    if not _settled(service, lambda: not service.world.taken(alive)):
+    if not _settled(service, lambda: not service.world.taken(alive), LAPSING):
         raise Unfit(f"{ref} has nothing any more; end its agent, then ask again")
     said = Delete(f"{ref.key('status')}/{ref.name}")     # what a node said of itself would outlive it, as a warning
-    service.mirror.wait(service.store.commit([Absent(alive)], [said]), SETTLING)
+    service.mirror.wait(service.store.commit([Absent(alive)], [said]), LAPSING)
     service.resources.delete(ITSELF, ref)
 
 
-def _settled(service: Service, true: Callable[[], bool]) -> bool:
+def _settled(service: Service, true: Callable[[], bool], seconds: float) -> bool:
     """Whether it is so in time, by what the store says."""
-    ends = time.monotonic() + SETTLING
+    ends = time.monotonic() + seconds
     while not true() and time.monotonic() < ends:
         service.mirror.wait(service.mirror.revision + 1, 1)
     return true()

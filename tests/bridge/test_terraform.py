@@ -20,7 +20,7 @@ resource "wisp_key" "ci" {
   namespace = wisp_namespace.team.name
   name      = "ci"
   role      = var.size == 1 ? "viewer" : "editor"
-  secret    = "planted-secret-planted-secret-planted"
+  secret    = "planted-secret-planted-secret-planted-secret"
 }
 resource "wisp_image" "debian" {
   name   = "debian"

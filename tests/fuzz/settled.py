@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from hypothesis.stateful import rule
 from model import Model, agree
+from operations import Operations
 from simulated import Cloud
 from wishes import Draft, doors, operations
 
-from machine import Operations
 from wisp.service import Service
 from wisp.store.memory import MemoryStore
 

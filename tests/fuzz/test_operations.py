@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 from model import Divergence
+from operations import Operations
 from settled import Settled
 
-from machine import Operations
 from wisp.store import Absent, At, Empty, Guard, Store
 from wisp.store.embedded import EmbeddedEtcd
 from wisp.store.etcd import EtcdStore

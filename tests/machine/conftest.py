@@ -213,7 +213,7 @@ class Client:
         return list(self.call("GET", "/audit").json()["orphans"])
 
     def delete_all(self) -> None:
-        for kind in ("instances", "images", "networks"):
+        for kind in ("floating-ips", "instances", "images", "networks"):
             for item in self.call("GET", f"/namespaces/default/{kind}").json()["items"]:
                 self.gone(kind, item["name"])
 

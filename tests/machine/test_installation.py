@@ -1,6 +1,6 @@
 """From the installer to a machine that runs on a node which joined, by the units' own capabilities; and the way back.
 
-Two worlds stand in for two machines, a veth pair for their underlay. There is no systemd in them: what the units say of
+Worlds stand in for machines, a bridge for their underlay. There is no systemd in them: what the units say of
 capabilities is done by setpriv, and the rest of them is only looked at by systemd-analyze.
 """
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 
+from wisp import environment
+
 from .conftest import GUEST, PROJECT, Client, Place, World, fit, small, until
 
-FIRST, SECOND = "172.30.0.1", "172.30.0.2"
+FIRST, SECOND, THIRD = "172.30.0.1", "172.30.0.2", "172.30.0.3"
 DEPLOY = PROJECT / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
 
@@ -97,6 +99,11 @@ class Machine:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr
 
+    def by_tls(self, first: Machine, *words: str) -> str:
+        """What the command line has from the first machine's API, trusting its authority and nobody else."""
+        known = environment.read(first.directory / "env") | {"WISP_ENDPOINT": f"https://{FIRST}:7443", "SSL_CERT_FILE": str(first.etc / "ca.pem")}
+        return self.place.run("env", *(f"{name}={value}" for name, value in known.items()), self._wisp, *words)
+
     def settle(self, *words: str, said: str = "") -> None:
         self.wisp(*words, "--dir", str(self.etc), "--state", str(self.state), said=said)
 
@@ -143,19 +150,26 @@ class Machine:
 
 
 class Cluster(Client):
-    """Two machines, and the API over TLS."""
+    """Three machines, and the API over TLS."""
 
     def __init__(self, world: World, installed: Path) -> None:
         super().__init__(f"https://{FIRST}:7443", world)
-        self.second = World(world.directory / "second")
-        world.run(str(PROJECT / "tools/world"), "--name", str(self.second.directory), "start", "n2")
-        pid = (self.second.directory / "world.pid").read_text().split()[0]
-        for words in (f"link add underlay type veth peer name eth0 netns {pid}", f"addr add {FIRST}/24 dev underlay", "link set underlay up"):
+        for words in ("link add underlay type bridge", f"addr add {FIRST}/24 dev underlay", "link set underlay up"):
             world.run("ip", *words.split())
-        within = Place(*world.argv(*self.second.argv()))
-        for words in (f"addr add {SECOND}/24 dev eth0", "link set eth0 up"):
-            within.run("ip", *words.split())
-        self.machines = {"n1": Machine(world, world.directory / "m1", installed), "n2": Machine(within, world.directory / "m2", installed)}
+        self.machines = {"n1": Machine(world, world.directory / "m1", installed)}
+        for name, address in (("n2", SECOND), ("n3", THIRD)):
+            self.machines[name] = Machine(self._another(name, address), world.directory / f"m{name}", installed)
+
+    def _another(self, name: str, address: str) -> Place:
+        other = World(self.world.directory / name)
+        self.world.run(str(PROJECT / "tools/world"), "--name", str(other.directory), "start", name)
+        pid = (other.directory / "world.pid").read_text().split()[0]
+        self.world.run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", pid)
+        self.world.run("ip", "link", "set", f"to-{name}", "master", "underlay", "up")
+        within = Place(*self.world.argv(*other.argv()))
+        within.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
+        within.run("ip", "link", "set", "eth0", "up")
+        return within
 
     def place(self, node: str) -> Place:
         return self.machines[node].place
@@ -197,27 +211,31 @@ def cluster(installed: Path) -> Iterator[Cluster]:
     world = World(Path(tempfile.mkdtemp(prefix="wisp-", dir="/var/tmp")))
     world.directory.chmod(0o711)        # a way through for etcd's account, as /etc and /var/lib are
     world.start()
-    made = Cluster(world, installed)
-    yield made
-    made.end()
-    world.stop()
-    shutil.rmtree(world.directory)
+    try:
+        made = Cluster(world, installed)
+        yield made
+        made.end()
+    finally:
+        world.stop()
+        shutil.rmtree(world.directory)
 
 
-def test_a_second_machine_joins_carries_what_it_should_and_leaves(cluster: Cluster) -> None:
-    first, second = cluster.machines.values()
+def test_machines_join_carry_what_they_should_and_leave(cluster: Cluster) -> None:
+    first, second, third = cluster.machines.values()
     cluster.begin()
-    token = first.wisp("token", "--dir", str(first.etc))
-    second.settle("join", "-", "--underlay", SECOND, "--name", "n2", "--carries", "instances", said=token)
-    second.start_agent()
-    assert [cluster.alive(node)["carries"] for node in ("n1", "n2")] == [["gateways"], ["instances"]]
+    for name, address, machine in (("n2", SECOND, second), ("n3", THIRD, third)):
+        token = first.wisp("token", "--dir", str(first.etc))
+        machine.settle("join", "-", "--underlay", address, "--name", name, "--carries", "instances", said=token)
+        machine.start_agent()
+    assert {node: cluster.alive(node)["carries"] for node in cluster.machines} == {"n1": ["gateways"], "n2": ["instances"], "n3": ["instances"]}
     assert cluster.alive("n2")["underlay"] == SECOND
+    assert third.by_tls(first, "get", "nodes", "-o", "name").split() == ["node/n1", "node/n2", "node/n3"]
 
     first.serve(GUEST.parent)
     lan = cluster.put("networks", "lan", cidr="10.1.0.0/24")
     source = {"kind": "url", "url": f"http://{FIRST}:8000/{GUEST.name}"}
     cluster.put("images", "guest", source=source, sha256=hashlib.sha256(GUEST.read_bytes()).hexdigest())
-    vm = cluster.put("instances", "front", **small())
+    vm = cluster.put("instances", "front", **small(placement={"node": "n2"}))
     cluster.booted(vm)
     assert (vm["binding"]["node"], lan["binding"]["gateway"]["node"]) == ("n2", "n1")
     assert cluster.reaches(lan, vm)
@@ -226,6 +244,6 @@ def test_a_second_machine_joins_carries_what_it_should_and_leaves(cluster: Clust
     cluster.delete_all()
     second.end("wisp-agent")
     second.wisp("leave", "--dir", str(second.etc), "--purge")
-    assert [each["name"] for each in cluster.call("GET", "/nodes").json()["items"]] == ["n1"]
+    assert [each["name"] for each in cluster.call("GET", "/nodes").json()["items"]] == ["n1", "n3"]
     assert not second.etc.exists() and cluster.orphans() == []
     assert "of a cluster already" in first.wisp("init", "--underlay", FIRST, "--dir", str(first.etc), code=1)

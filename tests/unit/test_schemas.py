@@ -112,6 +112,13 @@ def test_a_default_is_valid_and_whole(field: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+def test_what_is_required_has_no_default(field: dict[str, Any]) -> None:
+    """Terraform takes no provider in which a field is both."""
+    for name in field.get("required", ()):
+        assert "default" not in field["properties"][name], name
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
 def test_an_optional_string_is_never_empty(field: dict[str, Any]) -> None:
     if field.get("type") == "string":
         assert not Validator(field, format_checker=FORMATS).is_valid("")
