@@ -84,6 +84,7 @@ func (h *headers) RoundTrip(request *http.Request) (*http.Response, error) {
 	request = request.Clone(request.Context())
 	request.Header.Set("User-Agent", h.agent)
 	request.Header.Set("Accept", "application/json, application/problem+json")
+	request.Header.Set("Wisp-Version", Version)
 	if h.token != "" {
 		request.Header.Set("Authorization", "Bearer "+h.token)
 	}

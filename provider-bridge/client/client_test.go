@@ -73,7 +73,7 @@ func TestAPutSendsWhatWasSaidAndNoMore(t *testing.T) {
 		if got := r.Method + " " + r.URL.Path + " " + string(body); got != `PUT /v1/namespaces/web/networks/lan {"metadata":{},"spec":{"cidr":"10.1.0.0/24"}}` {
 			t.Error(got)
 		}
-		if r.Header.Get("Authorization") != "Bearer wisp_k_s" || r.Header.Get("If-None-Match") != "*" || r.Header.Get("Content-Type") != "application/json" {
+		if r.Header.Get("Authorization") != "Bearer wisp_k_s" || r.Header.Get("If-None-Match") != "*" || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("Wisp-Version") != Version {
 			t.Error(r.Header)
 		}
 		say(w, 201, lanDocument, "True")

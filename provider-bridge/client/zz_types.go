@@ -18,7 +18,7 @@ type ActionSpec struct {
 	Network *string `json:"network,omitempty"`
 	// The host address of the network that is pinged. Required for `ping`, refused for others. Cannot change once set.
 	Address *string `json:"address,omitempty"`
-	// How a `reboot` goes: `soft` presses the guest's power button and lets it shut down by itself; `hard` resets it at once. Others do not look at it. One of `soft`, `hard`. Default: `soft`. Cannot change once set.
+	// How a `reboot` goes: `soft` presses the guest's power button and lets it shut down by itself; `hard` resets it at once. Absent: `soft`. Refused for others. One of `soft`, `hard`. Cannot change once set.
 	Mode *string `json:"mode,omitempty"`
 }
 

@@ -14,6 +14,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import jsonschema
@@ -32,7 +33,11 @@ def loads(raw: bytes) -> Any:
     try:
         text = raw.decode("utf-8")
         _refuse_nesting(text)
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        twice: list[tuple[Any, str]] = []
+        value = json.loads(text, object_pairs_hook=partial(_noting, twice), parse_constant=_no_constant,
+                           parse_float=_finite)
+        if twice:               # the last noted is the outermost: it is not in a value that was given up itself
+            _refuse_twice(value, *twice[-1])
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -56,14 +61,28 @@ def _refuse_nesting(text: str) -> None:
             raise Problem("malformed", f"The body nests deeper than {DEPTH} levels.")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _noting(twice: list[tuple[Any, str]], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for key, value in pairs:
         if key in seen:
-            fault = Fault(f"/{escape(key)}", "duplicate_key", "This key is given twice.")
-            raise Problem("malformed", f"The body gives the key {key!r} twice.", [fault])
+            twice.append((seen, key))
         seen[key] = value
     return seen
+
+
+def _refuse_twice(whole: Any, owner: Any, key: str) -> None:
+    """The parser does not know where it is, so the place is looked for afterwards."""
+    pointer = f"{_place(whole, owner, '') or ''}/{escape(key)}"
+    fault = Fault(pointer, "duplicate_key", "This key is given twice.")
+    raise Problem("malformed", f"The body gives the key {key!r} twice.", [fault])
+
+
+def _place(node: Any, sought: Any, pointer: str) -> str | None:
+    if node is sought:
+        return pointer
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    places = (_place(each, sought, f"{pointer}/{escape(str(step))}") for step, each in pairs)
+    return next((place for place in places if place is not None), None)
 
 
 def _no_constant(word: str) -> Any:

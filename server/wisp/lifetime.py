@@ -64,10 +64,14 @@ def found(service: Service) -> None:
         service.ensure_namespace(namespace)
 
 
-def open_front(service: Service, listen: str, running: ExitStack, enrolment: Enrolment | None = None) -> str:
-    """The URL at which the API answers from now on; when it ends, those who wait are answered first."""
+def open_front(service: Service, listen: str, running: ExitStack, enrolment: Enrolment | None = None,
+               terminated: bool = False) -> str:
+    """The URL at which the API answers from now on; when it ends, those who wait are answered first.
+
+    `terminated`: a TLS terminator stands before it.
+    """
     app = build(service.resources, service.catalogue, measure=service.metrics.request, enrolment=enrolment)
-    endpoint = _serve(app, listen, service, running)
+    endpoint = _serve(app, listen, service, running, terminated=terminated)
     running.callback(service.resources.close)
     return endpoint
 
@@ -77,9 +81,11 @@ def show_metrics(agents: Agents, listen: str | None, running: ExitStack) -> None
         log.info("metrics: %s", _serve(agents.metrics.app, listen, agents, running, threads=2))
 
 
-def _serve(app: Any, address: str, agents: Agents, running: ExitStack, threads: int = 64) -> str:
+def _serve(app: Any, address: str, agents: Agents, running: ExitStack, threads: int = 64,
+           terminated: bool = False) -> str:
     host, _, port = address.rpartition(":")
-    listener = Listener(app, host.strip("[]"), int(port), refusal(agents.catalogue.errors), threads=threads)
+    listener = Listener(app, host.strip("[]"), int(port), refusal(agents.catalogue.errors), threads=threads,
+                        terminated=terminated)
     running.callback(listener.close)
     threading.Thread(target=listener.run, name="listener", daemon=True).start()
     host, number = listener.address

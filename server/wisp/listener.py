@@ -3,8 +3,9 @@
 Left to itself waitress drops what is under way when it is told to stop. Here stopping means: accept
 nobody new, let every request under way have its answer, then go. The loop is woken by a pipe, so an
 idle service wakes up twice a minute. What waitress refuses before the application sees it (a body
-beyond the limit, a malformed header) is worded by the application's `refusal`. A TLS terminator on this
-machine is believed for whom it asks.
+beyond the limit, a malformed header) is worded by the application's `refusal`. `X-Forwarded-For` is
+believed from 127.0.0.1, and only when a TLS terminator is said to stand there: else whoever is on this
+machine could guess keys under another address each time. With one, its machine is for those one trusts.
 """
 from __future__ import annotations
 
@@ -27,15 +28,15 @@ class Listener:
     """`run` serves until `close`, which may be called from any other thread and returns when all is answered."""
 
     def __init__(self, app: Any, host: str, port: int, refusal: Refusal, *,
-                 threads: int = 64, grace: float = 5.0) -> None:
+                 threads: int = 64, grace: float = 5.0, terminated: bool = False) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=1024)
         self._sockets: dict[int, Any] = {}
         self._server = create_server(
             app, map=self._sockets, sockets=[self._socket], threads=threads, connection_limit=1000,
             max_request_body_size=(1 << 20) + 2, channel_request_lookahead=1, asyncore_use_poll=True, ident=None,
-            expose_tracebacks=False, clear_untrusted_proxy_headers=True, trusted_proxy="127.0.0.1",
-            trusted_proxy_headers={"x-forwarded-for"})
+            expose_tracebacks=False, clear_untrusted_proxy_headers=True,
+            **({"trusted_proxy": "127.0.0.1", "trusted_proxy_headers": {"x-forwarded-for"}} if terminated else {}))
         self._server.channel_class = _speaking(refusal)
         self._grace = grace
         self._stop = threading.Event()

@@ -38,7 +38,9 @@ def api(argv: Sequence[str]) -> int:
         running.callback(service.stop)
         found(service)
         show_metrics(service, said.metrics, running)
-        print(f"ready {open_front(service, said.listen, running, _enrolment(service, said, at))}", flush=True)
+        enrolment = _enrolment(service, said, at)
+        endpoint = open_front(service, said.listen, running, enrolment, terminated=bool(said.public))
+        print(f"ready {endpoint}", flush=True)
 
     return _process("api", "api", "The API and the conductor, as a process of their own.", argv, begin)
 

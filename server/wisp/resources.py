@@ -40,6 +40,8 @@ PATIENCE = 10.0
 """Seconds for which lost races are run again."""
 GLANCE = 1.0
 """Seconds after which one who waits sees that the service is closing."""
+CHUNK = 50
+"""Resources that are read at a time for a list, at least: a filter may leave few of them, or none."""
 LAG = 5.0
 """Seconds a mirror may need to catch up with the store before that is a failure."""
 
@@ -67,18 +69,9 @@ class Resources:
     def authenticate(self, authorization: str | None) -> Caller:
         """The caller of `Authorization: Bearer wisp_<key id>_<secret>`. Raises `unauthenticated`."""
         self._see_own()
-        try:
-            return self._caller(authorization)
-        except Problem:
-            if not (authorization or "").startswith("Bearer wisp_"):
-                raise
-            self._catch_up()        # another server may have made the key just now
-            return self._caller(authorization)
-
-    def _caller(self, authorization: str | None) -> Caller:
         caller = self._bearer(authorization or "")
         if caller is None and authorization:
-            self._catch_up()
+            self._catch_up()        # another server may have made the key just now
             caller = self._bearer(authorization)
         if caller is None:
             raise Problem("unauthenticated", "The request carries no valid API key.")
@@ -215,13 +208,13 @@ class Resources:
         with self._mirror.held():
             self.admission.known(caller, self._world)
             if namespace != CLUSTER:
-                self.admission.must_see(caller, Ref(kind, namespace, "x"), self._world)
+                self._must_see_into(caller, kind, namespace)
         items: list[dict[str, Any]] = []
-        start = f"{prefix}{name}\0" if name else prefix
+        start, chunk = f"{prefix}{name}\0" if name else prefix, max(limit, CHUNK)
         while True:
-            end = self._mirror.ahead(start, beyond(prefix), limit)
+            end = self._mirror.ahead(start, beyond(prefix), chunk)
             try:
-                page = self._store.read(Span(start, end, limit), revision=revision)
+                page = self._store.read(Span(start, end, chunk), revision=revision)
                 revision = page.revision
                 found = self._together(page.spans[0], revision)
             except Compacted as compacted:
@@ -238,6 +231,10 @@ class Resources:
             if len(items) == limit:
                 return {"items": items, "revision": revision, "next": self._token(revision, name, prefix)}
             start = f"{prefix}{name}\0" if page.more[0] else end
+
+    def _must_see_into(self, caller: Caller, kind: str, namespace: str) -> None:
+        if not self.admission.may_see(caller, Ref(kind, namespace, ""), self._world):
+            raise Problem("not_found", f"There is no namespace {namespace}.")
 
     def _token(self, revision: int, name: str, prefix: str) -> str:
         """Opaque and signed: a page token is good for the walk that it came from, and nothing else."""
@@ -293,6 +290,7 @@ class Resources:
         while True:
             with self._mirror.held():
                 revision = self._mirror.revision
+                self._still_good(caller)
                 self.admission.must_see(caller, ref, self._world)
                 resource = self._world.resource(ref)
                 shown = self._shown(resource) if resource else None
@@ -301,6 +299,12 @@ class Resources:
             if self._closing or time.monotonic() >= end:
                 return shown
             self._mirror.wait(revision + 1, min(end - time.monotonic(), GLANCE))
+
+    def _still_good(self, caller: Caller) -> None:
+        """Of one whose request is held: the key was neither withdrawn meanwhile, nor did its time run out."""
+        self.admission.known(caller, self._world)
+        if _expired((self._world.record(caller.record) or {"expires_at": ""})["expires_at"]):
+            raise Problem("unauthenticated", "The key has expired by now.")
 
     def close(self) -> None:
         """Whoever waits gets the document as it is, within a second."""
@@ -314,15 +318,20 @@ class Resources:
         if since > latest:
             raise Problem("gone", "That revision is of another history; begin again without `since`.")
         while True:
+            past = self._feed.past(since)
             with self._mirror.held():
                 revision = self._mirror.revision
-                self.admission.known(caller, self._world)
-                refs = [ref for ref in self._feed.after(since) if self.admission.may_see(caller, ref, self._world)]
+                self._still_good(caller)
+                moved = self._feed.after(since, past)
+                if caller.namespace != SYSTEM and self._feed.regraded(caller.namespace, past) > since:
+                    raise Problem("gone", "What you may see has changed since then; begin again without `since`.")
+                refs = [ref for ref in moved if self.admission.may_see(caller, ref, self._world)]
                 found = [(ref, self._world.resource(ref)) for ref in refs]
                 items = [self._shown(resource) for _, resource in found if resource]
             if refs or self._closing or time.monotonic() >= end:
                 gone = [addressed(ref) for ref, it in found if not it]
                 return {"revision": revision, "items": items, "gone": gone}
+            since = revision
             self._mirror.wait(revision + 1, min(end - time.monotonic(), GLANCE))
 
     def events(self, caller: Caller, ref: Ref) -> dict[str, Any]:

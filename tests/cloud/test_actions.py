@@ -31,7 +31,7 @@ def failed(cloud: Cloud, name: str) -> dict[str, Any]:
 
 def test_a_reboot_is_done_and_says_so(cloud: Cloud, vm: dict[str, Any]) -> None:
     made = cloud.put("action", "again", REBOOT).document
-    assert made["binding"] == {"node": "n1", "target": vm["uid"]} and made["spec"]["mode"] == "soft"
+    assert made["binding"] == {"node": "n1", "target": vm["uid"]} and "mode" not in made["spec"]
     status = cloud.ready("action", "again")["status"]
     assert find(status, "Ready")["reason"] == "Done" and status["started_at"] <= status["finished_at"]
     assert "incarnation" not in status
@@ -80,9 +80,11 @@ def test_the_end_of_the_console_is_shown_and_no_more(cloud: Cloud, vm: dict[str,
 @pytest.mark.parametrize(("spec", "pointers"), [
     ({"do": "reboot"}, ["/spec/instance"]),
     ({"do": "console_log", "address": "10.1.0.5"}, ["/spec/instance", "/spec/address"]),
+    ({"do": "console_log", "instance": "vm", "mode": "hard"}, ["/spec/mode"]),
     ({"do": "reboot", "instance": "vm", "network": "lan"}, ["/spec/network"]),
     ({"do": "ping", "network": "lan"}, ["/spec/address"]),
     ({"do": "ping", "instance": "vm", "network": "lan", "address": "10.1.0.5"}, ["/spec/instance"]),
+    ({"do": "ping", "network": "lan", "address": "10.1.0.5", "mode": "soft"}, ["/spec/mode"]),
     ({"do": "ping", "network": "lan", "address": "192.0.2.1"}, ["/spec/address"]),
     ({"do": "ping", "network": "lan", "address": "10.1.0.255"}, ["/spec/address"]),
     ({"do": "ping", "network": "closed", "address": "10.1.0.5"}, ["/spec/network"])])

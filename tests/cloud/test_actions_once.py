@@ -26,7 +26,7 @@ def test_the_same_put_runs_nothing(cloud: Cloud, vm: dict[str, Any]) -> None:
     cloud.ready("action", "again")
     cloud.settle()
     revision = cloud.store.revision()
-    second = cloud.put("action", "again", {**REBOOT, "mode": "soft"})
+    second = cloud.put("action", "again", REBOOT)
     assert not second.created and second.etag == first.etag and is_ready(second.document)
     assert cloud.refusal("action", "again", {**REBOOT, "mode": "hard"}).code == "immutable"
     cloud.settle()

@@ -4,11 +4,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from simulated import BOOTED, IMAGE, LAN, SMALL, Cloud, Make
 
+from wisp import feed
 from wisp.admission import Caller
 from wisp.errors import Problem
 from wisp.resource import Ref, namespace_ref
@@ -121,6 +123,82 @@ def test_a_tenant_is_told_of_its_own_things_only(cloud: Cloud) -> None:
     since = changes(cloud, None)["revision"]
     cloud.put("network", "lan", LAN)
     assert changes(cloud, since, Caller("shop", "viewer", "shop/x"))["items"] == []
+
+
+def since_then(cloud: Cloud, since: int, caller: Caller) -> str:
+    """Names of what is told to the caller, or the code of the refusal."""
+    try:
+        return " ".join(item["name"] for item in changes(cloud, since, caller)["items"])
+    except Problem as problem:
+        return problem.code
+
+
+def test_the_feed_tells_that_a_drained_node_is_empty_when_its_last_instance_went(cloud: Cloud) -> None:
+    cloud.put("instance", "vm", SMALL)
+    cloud.ready("instance", "vm")
+    cloud.put("node", "n1", {"drained": True})
+    cloud.settle()
+    since = changes(cloud, None)["revision"]
+    cloud.remove("instance", "vm")
+    (node,) = (item for item in changes(cloud, since)["items"] if item["kind"] == "node")
+    assert "Empty" in [each["reason"] for each in node["status"]["conditions"]]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_who_is_trusted_or_no_longer_has_to_begin_again_and_nobody_else(cloud: Cloud, restarted: bool) -> None:
+    shop, other = (Caller(name, "viewer", f"{name}/x") for name in ("shop", "other"))
+    for name in ("shop", "other", "own"):
+        cloud.service.ensure_namespace(name)
+    cloud.put("image", "guest", IMAGE, namespace="own")
+
+    def told(act: Callable[[], object]) -> list[str]:
+        since = changes(cloud, None)["revision"]
+        act()
+        if restarted:
+            cloud.restart()
+        return [since_then(cloud, since, shop), "" if restarted else since_then(cloud, since, other)]
+
+    def go() -> None:
+        cloud.remove("image", "guest", namespace="own")
+        cloud.service.resources.delete(ITSELF, namespace_ref("own"))
+        cloud.until(lambda: not cloud.service.world.resource(namespace_ref("own")))
+    assert told(lambda: cloud.put("namespace", "own", {"trusts": ["shop"]})) == ["gone", ""]
+    assert told(lambda: cloud.put("namespace", "own", {"trusts": []})) == ["gone", ""]
+    assert told(lambda: cloud.put("namespace", "own", {"trusts": ["shop"]})) == ["gone", ""]
+    assert told(go) == ["gone", ""]
+
+
+def test_history_is_read_with_nothing_held_and_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    since = changes(cloud, None)["revision"]
+    cloud.put("network", "lan", LAN)
+    cloud.restart()
+    cloud.settle()
+    read, free = cloud.store.watch, list[bool]()
+
+    def watch(since: int, stop: threading.Event) -> Any:
+        def hold() -> None:
+            free.append(cloud.service.mirror.held().acquire(timeout=5))  # type: ignore[attr-defined]
+            cloud.service.mirror.held().release()  # type: ignore[attr-defined]
+        other = threading.Thread(target=hold)
+        other.start()
+        other.join()
+        return read(since, stop)
+    monkeypatch.setattr(cloud.store, "watch", watch)
+    assert changes(cloud, since, Caller("shop", "viewer", "shop/x"), 2.5)["items"] == []
+    assert free == [True]
+
+
+def test_a_history_that_does_not_come_is_an_outage(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "PATIENCE", 0.1)
+    since = changes(cloud, None)["revision"]
+    cloud.put("network", "lan", LAN)
+    cloud.restart()
+
+    def silent(since: int, stop: threading.Event) -> Iterator[Any]:
+        stop.wait()
+        yield from ()
+    monkeypatch.setattr(cloud.store, "watch", silent)
+    assert since_then(cloud, since, ITSELF) == "store_unavailable"
 
 
 # --- pages

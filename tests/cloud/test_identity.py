@@ -79,6 +79,37 @@ def test_an_expired_key_is_refused(cloud: Cloud) -> None:
     assert not refused(cloud, key("new", now + timedelta(hours=1)))
 
 
+@pytest.mark.parametrize("held", ["changes", "wait"])
+def test_a_key_that_expires_while_its_request_is_held_is_refused(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, held: str) -> None:
+    caller = cloud.key("k", "viewer", expires_at="2100-01-01T00:00:00Z")
+    cloud.settle()
+    resources, ref = cloud.service.resources, cloud.ref("key", "k")
+    since = cloud.store.revision()
+    looks = iter([False])
+    monkeypatch.setattr("wisp.resources._expired", lambda at: bool(at) and next(looks, True))
+    with pytest.raises(Problem) as refusal:
+        resources.changes(caller, since, 20) if held == "changes" else resources.wait(caller, ref, "absent", 20)
+    assert refusal.value.code == "unauthenticated" and next(looks, None) is None
+
+
+def test_a_wrong_key_costs_one_look_at_the_store(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, asked = cloud.service.resources._store, list[int]()
+    revision = store.revision
+
+    def counted() -> int:
+        asked.append(1)
+        return revision()
+    monkeypatch.setattr(store, "revision", counted)
+    assert refused(cloud, "wisp_0123456789abcdef_" + "f" * 64)
+    assert len(asked) == 1
+
+
+def test_a_list_of_anothers_is_refused_by_the_name_of_the_namespace(cloud: Cloud, stranger: Caller) -> None:
+    with pytest.raises(Problem) as refusal:
+        cloud.service.resources.list(stranger, "instance", "web")
+    assert (refusal.value.code, str(refusal.value)) == ("not_found", "There is no namespace web.")
+
+
 def test_a_rotated_key_has_a_new_token_and_the_old_one_is_refused_at_once(cloud: Cloud) -> None:
     old = cloud.put("key", "k", {"role": "viewer", "rotation": "1"}).document["token"]
     new = cloud.put("key", "k", {"role": "viewer", "rotation": "2"}).document["token"]

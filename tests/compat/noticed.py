@@ -1,8 +1,8 @@
-"""What a client of a released version could notice of a change of the schema files. Pure.
+"""What a client of a released version could notice of a change of the schema files or of `openapi.json`. Pure.
 
 What a client sends (spec, metadata) must go on being accepted and mean the same: nothing may become narrower, and
 defaults and what may change later stay. What it is shown (binding, status, problems, pages) must go on being there:
-a field stays, with its type, and stays required. Both may grow: a new field that need not be sent, a new value of an
+a field stays, with its type, within its bounds, and stays required. A spec is both. Both may grow: a new field that need not be sent, a new value of an
 enum. Words for people are nobody's contract: title, description, examples.
 """
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 Node = Mapping[str, Any]
-FIXED = ("type", "format", "writeOnly", "uniqueItems", "x-unit", "x-refers-to", "const")
+FIXED = ("type", "format", "writeOnly", "uniqueItems", "x-unit", "x-refers-to", "const", "anyOf")
 LOWEST = ("minimum", "minLength", "minItems")
 HIGHEST = ("maximum", "maxLength", "maxItems", "maxProperties")
-SENT = ("metadata", "name", "reference")
+SENT = ("metadata", "name", "reference", "tags")
 
 
 def released(folder: Path) -> dict[str, Any]:
@@ -25,14 +25,10 @@ def released(folder: Path) -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
-def current(schemas: Path) -> dict[str, Any]:
-    files = [*(schemas / "v1").glob("*.json"), schemas / "errors.json"]
-    return {path.stem: json.loads(path.read_text()) for path in sorted(files)}
-
-
 def noticed(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A sentence for each change that a client of `was` could notice."""
-    return sorted({*_codes(was["errors"], now["errors"]), *_shared(was["common"], now["common"]), *_kinds(was, now)})
+    return sorted({*_codes(was["errors"], now["errors"]), *_shared(was["common"], now["common"]), *_kinds(was, now),
+                   *_operations(was["openapi"], now["openapi"]), *_bodies(was["openapi"], now["openapi"])})
 
 
 def _codes(was: Node, now: Node) -> Iterator[str]:
@@ -87,7 +83,18 @@ def _sent(where: str, was: Node, now: Node | None, fixed: bool = False) -> Itera
     yield from (f"{where}/{name}: became required" for name in sorted(set(now.get("required", ())) - set(was.get("required", ()))))
     if now.get("additionalProperties") is False and was.get("additionalProperties") is not False:
         yield f"{where}: closed"
+    for name, default in _freed(was, now).items():
+        if default is None:
+            yield f"{where}/{name}: no longer always there"
+        was = {**was, "properties": {**was["properties"], name: {**was["properties"][name], "default": default}}}
     yield from _inside(where, was, now, partial(_sent, fixed=fixed))
+
+
+def _freed(was: Node, now: Node) -> dict[str, Any]:
+    """The fields that need not be sent by now, and what each is then shown with: None is nothing."""
+    freed = set(was.get("required", ())) - set(now.get("required", ()))
+    return {name: field.get("default") for name, field in sorted(now.get("properties", {}).items())
+            if name in freed and not field.get("writeOnly")}
 
 
 def _shown(where: str, was: Node, now: Node | None) -> Iterator[str]:
@@ -95,6 +102,10 @@ def _shown(where: str, was: Node, now: Node | None) -> Iterator[str]:
         yield f"{where}: removed"
         return
     yield from (f"{where}: {word} changed" for word in ("type", "format", "const") if was.get(word) != now.get(word))
+    if "pattern" in was and was["pattern"] != now.get("pattern"):
+        yield f"{where}: pattern changed"
+    yield from (f"{where}: {word} loosened" for word in LOWEST if word in was and now.get(word, float("-inf")) < was[word])
+    yield from (f"{where}: {word} loosened" for word in HIGHEST if word in was and now.get(word, float("inf")) > was[word])
     yield from (f"{where}/{name}: no longer always there" for name in sorted(set(was.get("required", ())) - set(now.get("required", ()))))
     yield from _inside(where, was, now, _shown)
 
@@ -127,3 +138,81 @@ def _whole(node: Any, common: Node) -> Any:
     own = {word: _whole(value, common) for word, value in node.items() if word not in ("$ref", "$defs")}
     target = _whole(common["$defs"][node["$ref"].rsplit("/", 1)[1]], common) if isinstance(node.get("$ref"), str) else {}
     return {**target, **own}
+
+
+# --- openapi.json: what no schema file says
+
+def _operations(was: Node, now: Node) -> Iterator[str]:
+    for address, item in was["paths"].items():
+        for method, before in item.items():
+            where, after = f"{method} {address}", now["paths"].get(address, {}).get(method)
+            if after is None:
+                yield f"{where}: removed"
+                continue
+            if before.get("security") == [] != after.get("security"):
+                yield f"{where}: needs a key"
+            yield from _parameters(where, _taken(before, was), _taken(after, now))
+            yield from _content(f"{where} body", before.get("requestBody", {}), after.get("requestBody", {}))
+            yield from _answers(where, _answered(before, was), _answered(after, now))
+
+
+def _parameters(where: str, was: Mapping[str, Node], now: Mapping[str, Node]) -> Iterator[str]:
+    for name, before in was.items():
+        after = now.get(name, {})
+        yield from _sent(f"{where} {name}", before["schema"], after.get("schema"))
+        yield from (f"{where} {name}: {word} changed" for word in ("style", "explode") if after and before.get(word) != after.get(word))
+    yield from (f"{where} {name}: became required" for name, after in now.items()
+                if after.get("required") and not was.get(name, {}).get("required"))
+
+
+def _answers(where: str, was: Mapping[str, Node], now: Mapping[str, Node]) -> Iterator[str]:
+    yield from (f"{where} {status}: a new answer" for status in sorted(now.keys() - was.keys()) if status < "400")
+    for status, before in was.items():
+        if status not in now:
+            yield f"{where} {status}: removed"
+            continue
+        yield from _content(f"{where} {status}", before, now[status])
+        for name, header in before["headers"].items():
+            after = now[status]["headers"].get(name, {})
+            yield from _shown(f"{where} {status} {name}", header["schema"], after.get("schema"))
+            if after and header.get("required") and not after.get("required"):
+                yield f"{where} {status} {name}: no longer always there"
+
+
+def _content(where: str, was: Node, now: Node) -> Iterator[str]:
+    if now.get("required") and not was.get("required"):
+        yield f"{where}: became required"
+    for media_type, before in was.get("content", {}).items():
+        after = now.get("content", {}).get(media_type)
+        if after is None or before["schema"].get("$ref") != after["schema"].get("$ref"):
+            yield f"{where}: {media_type} changed"
+
+
+def _bodies(was: Node, now: Node) -> Iterator[str]:
+    """What stands around a kind's spec in a request, and around its documents in a page."""
+    after = now["components"]["schemas"]
+    for name, before in was["components"]["schemas"].items():
+        if name.endswith("Body"):
+            yield from _sent(name, before, after.get(name))
+        elif name.endswith("Page"):
+            yield from _shown(name, before, after.get(name))
+
+
+def _taken(operation: Node, document: Node) -> dict[str, Node]:
+    """Its parameters, by place and name."""
+    found = [_resolved(each, document) for each in operation["parameters"]]
+    return {f"{each['in']} {each['name']}": each for each in found}
+
+
+def _answered(operation: Node, document: Node) -> dict[str, Node]:
+    found = {status: _resolved(each, document) for status, each in operation["responses"].items()}
+    return {status: {**each, "headers": {name: _resolved(header, document) for name, header in each["headers"].items()}}
+            for status, each in found.items()}
+
+
+def _resolved(node: Node, document: Node) -> Node:
+    """A parameter, an answer or a header itself, where there is only its name; its schema whole."""
+    if "$ref" in node:
+        section, name = node["$ref"].split("/")[2:]
+        node = document["components"][section][name]
+    return {**node, "schema": _whole(node["schema"], {"$defs": document["components"]["schemas"]})} if "schema" in node else node

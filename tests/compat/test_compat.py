@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from compat.noticed import current, noticed, released
-from compat.releasing import release
+from compat.noticed import noticed, released
+from compat.releasing import current, release
 from wisp import catalogue
 
 SCHEMAS = catalogue.directory()
@@ -41,6 +41,27 @@ def properties(kind: str) -> Callable[[Any], dict[str, Any]]:
 
 
 INSTANCE, NETWORK, KEY, IMAGE, NAMESPACE = (properties(kind) for kind in ("instance", "network", "key", "image", "namespace"))
+
+
+def CONDITION(files: Any) -> Any:
+    return files["common"]["$defs"]["condition"]["properties"]
+
+
+NETWORKS, ONE = "/v1/namespaces/{namespace}/networks", "/v1/namespaces/{namespace}/networks/{name}"
+
+
+def at(address: str, method: str) -> Callable[[Any], Any]:
+    return lambda files: files["openapi"]["paths"][address][method]
+
+
+LIST, PUT, FRONT = at(NETWORKS, "get"), at(ONE, "put"), at("/", "get")
+
+
+def shared(section: str, name: str) -> Callable[[Any], Any]:
+    return lambda files: files["openapi"]["components"][section][name]
+
+
+LIMIT, TIMEOUT, ETAG = shared("parameters", "limit"), shared("parameters", "timeout"), shared("headers", "ETag")
 
 BREAKING: dict[str, tuple[str, Callable[[Any], object]]] = {
     "a kind removed": ("network: removed", lambda now: now.pop("network")),
@@ -95,6 +116,37 @@ BREAKING: dict[str, tuple[str, Callable[[Any], object]]] = {
     "a member of conditions removed": ("common/condition/since: removed", lambda now: now["common"]["$defs"]["condition"]["properties"].pop("since")),
     "a member of problems removed": ("common/problem/errors/*/pointer: removed", lambda now: (
         now["common"]["$defs"]["problem"]["properties"]["errors"]["items"]["properties"].pop("pointer"))),
+    "a field of the spec not always there": ("instance/cpus: no longer always there", lambda now: now["instance"]["required"].remove("cpus")),
+    "an element's field not always there": ("instance/disks/*/size_gib: no longer always there", lambda now: INSTANCE(now)["disks"]["items"]["required"].remove("size_gib")),
+    "a shown pattern changed": ("common/condition/reason: pattern changed", lambda now: CONDITION(now)["reason"].update(pattern="^[a-z]+$")),
+    "a shown pattern removed": ("common/mac: pattern changed", lambda now: now["common"]["$defs"]["mac"].pop("pattern")),
+    "a shown minimum lowered": ("common/status/observed_generation: minimum loosened", lambda now: (
+        now["common"]["$defs"]["status"]["properties"]["observed_generation"].update(minimum=-5))),
+    "a shown minimum removed": ("common/revision: minimum loosened", lambda now: now["common"]["$defs"]["revision"].pop("minimum")),
+    "an address removed": (f"get {NETWORKS}: removed", lambda now: now["openapi"]["paths"].pop(NETWORKS)),
+    "a method removed": (f"put {ONE}: removed", lambda now: now["openapi"]["paths"][ONE].pop("put")),
+    "a parameter removed": (f"get {NETWORKS} query after: removed", lambda now: LIST(now)["parameters"].remove({"$ref": "#/components/parameters/after"})),
+    "a parameter of another name": (f"get {NETWORKS} query after: removed", lambda now: shared("parameters", "after")(now).update(name="from")),
+    "a parameter's bound tightened": (f"get {NETWORKS} query limit: maximum tightened", lambda now: LIMIT(now)["schema"].update(maximum=100)),
+    "a parameter's default changed": (f"get {NETWORKS} query limit: default changed", lambda now: LIMIT(now)["schema"].update(default=20)),
+    "a parameter's values fewer": (f"get {ONE} query wait: enum narrowed", lambda now: shared("parameters", "wait")(now)["schema"]["enum"].remove("absent")),
+    "a parameter written in another way": (f"get {NETWORKS} query metadata: explode changed", lambda now: shared("parameters", "metadata")(now).update(explode=False)),
+    "a header that may say less": (f"put {ONE} header If-Match: anyOf changed", lambda now: shared("parameters", "If-Match")(now)["schema"]["anyOf"].pop(0)),
+    "a parameter that became required": (f"get {NETWORKS} query limit: became required", lambda now: LIMIT(now).update(required=True)),
+    "a new parameter that is required": (f"get {NETWORKS} query zone: became required", lambda now: (
+        LIST(now)["parameters"].append({"name": "zone", "in": "query", "required": True, "schema": {"type": "string"}}))),
+    "names in addresses that became narrower": (f"get {ONE} path name: pattern changed", lambda now: shared("schemas", "Name")(now).update(pattern="^[a-z]+$")),
+    "a status removed": (f"put {ONE} 201: removed", lambda now: PUT(now)["responses"].pop("201")),
+    "a new status of success": (f"put {ONE} 202: a new answer", lambda now: PUT(now)["responses"].update({"202": PUT(now)["responses"]["200"]})),
+    "a header removed": (f"put {ONE} 201 Location: removed", lambda now: PUT(now)["responses"]["201"]["headers"].pop("Location")),
+    "a header not always there": (f"put {ONE} 201 Location: no longer always there", lambda now: shared("headers", "Location")(now).pop("required")),
+    "a header of another form": (f"put {ONE} 200 ETag: pattern changed", lambda now: ETAG(now)["schema"].update(pattern="^[0-9]+$")),
+    "an answer of another type": (f"get {NETWORKS} 200: application/json changed", lambda now: LIST(now)["responses"]["200"].update(content={})),
+    "a body of another schema": (f"put {ONE} body: application/json changed", lambda now: (
+        PUT(now)["requestBody"]["content"]["application/json"].update(schema={"$ref": "#/components/schemas/KeyBody"}))),
+    "more that a body must have": ("NetworkBody/metadata: became required", lambda now: shared("schemas", "NetworkBody")(now)["required"].append("metadata")),
+    "less in a page": ("NetworkPage/next: removed", lambda now: shared("schemas", "NetworkPage")(now)["properties"].pop("next")),
+    "a key where none was needed": ("get /: needs a key", lambda now: FRONT(now).pop("security")),
     "an error code removed": ("error in_use: removed", lambda now: now["errors"].pop("in_use")),
     "an error code with another status": ("error in_use: its status changed", lambda now: now["errors"]["in_use"].update(status=423)),
     "an error that is worth another try by now": ("error gone: its retryable changed", lambda now: now["errors"]["gone"].update(retryable=True)),
@@ -104,7 +156,7 @@ GROWTH: dict[str, Callable[[Any], object]] = {
     "a new kind": lambda now: now.update(volume=dict(now["network"], title="volume")),
     "a new field": lambda now: INSTANCE(now).update(tpm={"type": "boolean", "default": False}),
     "a new value": lambda now: INSTANCE(now)["video"]["enum"].append("qxl"),
-    "a requirement less": lambda now: now["instance"]["required"].remove("disks"),
+    "a requirement less, with a default": lambda now: (now["instance"]["required"].remove("disks"), INSTANCE(now)["disks"].update(default=[])),
     "wider bounds": lambda now: (INSTANCE(now)["cpus"].update(maximum=512), INSTANCE(now)["memory_mib"].pop("minimum")),
     "what was fixed may change": lambda now: INSTANCE(now)["video"].pop("x-immutable"),
     "what was fixed whole may change in part": lambda now: (
@@ -115,6 +167,11 @@ GROWTH: dict[str, Callable[[Any], object]] = {
     "a pattern less": lambda now: KEY(now)["secret"].pop("pattern"),
     "more to see": lambda now: now["network"]["x-status"]["status"]["properties"].update(leases={"type": "integer"}),
     "more in a problem": lambda now: now["common"]["$defs"]["problem"]["properties"].update(hint={"type": "string"}),
+    "a new address": lambda now: now["openapi"]["paths"].update({"/v1/zones": {"get": LIST(now)}}),
+    "a new parameter": lambda now: LIST(now)["parameters"].append({"name": "zone", "in": "query", "schema": {"type": "string"}}),
+    "wider bounds of a parameter": lambda now: (LIMIT(now)["schema"].update(maximum=1000), TIMEOUT(now)["schema"].update(maximum=90)),
+    "a new header": lambda now: PUT(now)["responses"]["200"]["headers"].update(Age={"schema": {"type": "integer"}}),
+    "a new refusal": lambda now: PUT(now)["responses"].update({"423": PUT(now)["responses"]["404"]}),
     "a new code": lambda now: now["errors"].update(sleepy={"status": 503, "title": "Sleepy", "retryable": True, "description": "It sleeps."}),
     "other words": lambda now: (INSTANCE(now)["cpus"].update(description="Cores."), now["errors"]["gone"].update(title="Gone")),
     "what was shared spelled out": lambda now: IMAGE(now)["sha256"].update({k: v for k, v in now["common"]["$defs"]["sha256"].items() if k != "description"}),
@@ -138,7 +195,7 @@ def test_growth_is_welcome(change: str) -> None:
 
 def test_a_release_is_what_the_files_were_then_and_is_read_by_the_service(schemas: Path) -> None:
     folder = release("1.0", schemas)
-    assert released(folder) == TODAY
+    assert released(folder) == current(schemas) and noticed(TODAY, released(folder)) == []
     assert "SHA256SUMS" in {path.name for path in folder.iterdir()}
     read = catalogue.load(schemas)
     assert read.released[0] == {kind: schema.document for kind, schema in read.kinds.items()}
@@ -149,8 +206,9 @@ def test_a_version_is_released_once_and_in_its_turn(schemas: Path) -> None:
         with pytest.raises(SystemExit):
             release(early, schemas)
     first = release("1.0", schemas)
-    (schemas / "v1/network.json").write_text("{}")
+    frozen, network = released(first), schemas / "v1/network.json"
+    network.write_text(network.read_text().replace("network", "net", 1))
     with pytest.raises(SystemExit):
         release("1.0", schemas)
-    assert released(first) == TODAY
+    assert released(first) == frozen
     assert release("1.1", schemas).name == "1.1"

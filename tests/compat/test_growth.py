@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from falcon import testing
 
-from compat.noticed import current, noticed, released
-from compat.releasing import release
+from compat.noticed import noticed, released
+from compat.releasing import current, release
 from wisp.admission import SYSTEM, Caller
 from wisp.api import build
 from wisp.catalogue import Catalogue, load
@@ -110,7 +110,8 @@ def test_what_was_recorded_before_a_field_existed_has_its_default_wherever_it_is
     page, moved = new.get(VM.rpartition("/")[0]), new.get(f"/v1/changes?since={since}")
     held = new.world.resource(Ref("instance", "web", "vm"))
     assert held
-    for seen in (new.get()["spec"], page["items"][0]["spec"], moved["items"][0]["spec"], held.spec):
+    later = next(item for item in moved["items"] if item["name"] == "vm")
+    for seen in (new.get()["spec"], page["items"][0]["spec"], later["spec"], held.spec):
         assert grown(seen) == (False, [], "none")
 
 
@@ -141,6 +142,20 @@ def test_a_client_of_an_older_version_keeps_what_it_cannot_know(servers: tuple[S
     assert new.store.revision() == before
     later = new.put({**SMALL, **said, "power": "off"}, Wisp_Version="1.0")
     assert later["spec"]["power"] == "off" and grown(later["spec"]) == (True, ["db"], "all")
+
+
+def test_a_client_of_a_later_version_is_served_by_an_older_server(servers: tuple[Server, Server]) -> None:
+    old = servers[0]
+    old.put({**SMALL, "power": "off"}, Wisp_Version="1.1")
+    assert old.put(SMALL, Wisp_Version="1.1")["spec"]["power"] == "on"
+
+
+@pytest.mark.parametrize("version", ["2.0", "1", "1.x", "1.01", "v1.0", "1.0, 1.1"])
+def test_what_is_no_version_is_refused(servers: tuple[Server, Server], version: str) -> None:
+    old = servers[0]
+    headers = {"Authorization": f"Bearer {old.token}", "Content-Type": "application/json", "Wisp-Version": version}
+    answer = old.client.simulate_put(VM, body=json.dumps({"spec": SMALL}), headers=headers)
+    assert (answer.status_code, answer.json["code"]) == (400, "unknown_parameter")
 
 
 def test_a_client_of_an_older_version_still_resets_what_it_knows_by_leaving_it_out(servers: tuple[Server, Server]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from wisp import resources
 from wisp.resource import PREFIX, Intent, Ref, now
 from wisp.service import ITSELF, Service
 from wisp.store import Clear, Delete, Op, Put, Span, Store, View, under
@@ -24,6 +25,7 @@ from wisp.store.memory import MemoryStore
 
 IMAGE = {"source": {"kind": "url", "url": "http://images.example/guest.qcow2"}, "sha256": "5" * 64, "format": "qcow2"}
 IMAGES = f"{PREFIX}intent/web/image/"
+CHUNK = 4
 NAMES = [f"i{number:02}" for number in range(24)]
 
 
@@ -85,6 +87,7 @@ def shelf_over(store: Store) -> Iterator[Shelf]:
     not shutil.which("etcd"), reason="no etcd-server"))])
 def shelf(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     with contextlib.ExitStack() as until:
+        until.enter_context(pytest.MonkeyPatch.context()).setattr(resources, "CHUNK", CHUNK)
         if request.param == "memory":
             yield until.enter_context(shelf_over(MemoryStore()))
             return
@@ -129,4 +132,12 @@ def test_what_a_page_costs_does_not_grow_with_what_comes_after_it(shelf: Shelf) 
     for tags in ({}, {"row": "third"}):
         shelf.looked.clear()
         assert len(shelf.page(3, **tags)["items"]) == 3
-        assert max(shelf.looked) == 3
+        assert max(shelf.looked) == CHUNK
+
+
+def test_few_of_many_are_found_without_asking_for_each(shelf: Shelf) -> None:
+    shelf.store.commit([], [Clear(IMAGES)])
+    shelf.turn(set(NAMES))
+    shelf.looked.clear()
+    assert shelf.page(1, row="none")["items"] == []
+    assert len(shelf.looked) == len(NAMES) // CHUNK

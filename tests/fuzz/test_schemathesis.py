@@ -103,8 +103,6 @@ class Beside:
             del query["after"]
         if headers.get("If-None-Match") == "*":
             headers.pop("If-Match", None)
-        if not self.cloud.service.catalogue.released:       # then no value of it is taken
-            headers.pop("Wisp-Version", None)
         if case.path_parameters.get("name") == CALLER:
             case.path_parameters["name"] = "another"
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,18 @@ def applied(wisp: Any, tmp_path: Path) -> Any:
 def test_files_may_name_things_before_they_make_them(wisp: Any, tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(DOCUMENTS)
     assert wisp("apply", "-f", str(tmp_path)) == (0, "network/lan\ninstance/front\n", "")
+
+
+def test_the_server_is_told_which_version_the_command_was_built_for(wisp: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    put, minors = wisp.cloud.resources.put, []
+
+    def noted(*asked: Any, **how: Any) -> Any:
+        minors.append(how["minor"])
+        return put(*asked, **how)
+    monkeypatch.setattr(wisp.cloud.resources, "put", noted)
+    (tmp_path / "lan.yaml").write_text("kind: network\nname: lan\nspec: {cidr: 10.1.0.0/24}\n")
+    assert wisp("apply", "-f", str(tmp_path))[0] == 0
+    assert minors == [wisp.cloud.resources.catalogue.minor]
 
 
 def test_a_table_says_where_it_is_and_how_it_is(applied: Any) -> None:
@@ -180,6 +194,46 @@ def test_what_was_changed_since_it_was_read_is_left_as_it_is(wisp: Any, tmp_path
         "cidr": "10.1.0.0/24", "nat": True, "dhcp": False, "dns_servers": []}
 
 
+@pytest.mark.parametrize("theirs", ["10.1.0.0/24", "10.2.0.0/24"], ids=["the same", "another"])
+def test_what_somebody_else_made_meanwhile_is_left_as_it_is(wisp: Any, tmp_path: Path, monkeypatch: Any, theirs: str) -> None:
+    (tmp_path / "lan.yaml").write_text("kind: network\nname: lan\nspec: {cidr: 10.1.0.0/24}\n")
+    read = wisp.cloud.resources.get
+
+    def just_before(*asked: Any) -> Any:
+        try:
+            return read(*asked)
+        finally:
+            wisp.cloud.put(LAN, {"cidr": theirs})
+    monkeypatch.setattr(wisp.cloud.resources, "get", just_before)
+    code, out, err = wisp("apply", "-f", str(tmp_path))
+    if theirs == "10.1.0.0/24":
+        assert (code, out, err) == (0, "network/lan: unchanged\n", "")
+    else:
+        assert (code, out) == (1, "") and "precondition_failed" in err
+    shown = json.loads(wisp("get", "network", "lan", "-o", "json")[1])
+    assert (shown["spec"]["cidr"], shown["generation"]) == (theirs, 1)
+
+
+@pytest.mark.parametrize(("form", "parse"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_what_was_applied_is_one_value(wisp: Any, tmp_path: Path, form: str, parse: Any) -> None:
+    (tmp_path / "all.yaml").write_text(DOCUMENTS + "---\nkind: network\nname: poor\nspec: {}\n")
+    code, out, err = wisp("apply", "-f", str(tmp_path), "-o", form)
+    assert [shown["name"] for shown in parse(out)["items"]] == ["lan", "front"]
+    assert code == 1 and "network poor" in err
+
+
+@pytest.mark.parametrize("form", ["table", "name", "json"])
+def test_a_reader_that_goes_away_stops_nothing(wisp: Any, tmp_path: Path, form: str) -> None:
+    (tmp_path / "all.yaml").write_text(DOCUMENTS)
+    deaf, pipe = os.pipe()
+    os.close(deaf)
+    call = [sys.executable, "-c", "import sys, wisp.cli; sys.exit(wisp.cli.main())"]
+    ended = subprocess.run([*call, "apply", "-f", str(tmp_path), "-o", form], stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(pipe)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert wisp("list", "instances", "-o", "name")[1] == "instance/front\n"
+
+
 def test_describe_and_events_tell_what_happened(applied: Any) -> None:
     code, out, _ = applied("describe", "network", "lan")
     assert code == 0 and "cidr: 10.1.0.0/24" in out and "created" in out
@@ -246,7 +300,7 @@ def test_a_dry_run_says_what_follows_from_a_namespace_not_made_yet(wisp: Any, se
 
 def test_a_dry_run_can_be_read_by_a_program(applied: Any, tmp_path: Path) -> None:
     (tmp_path / "n.yaml").write_text("kind: network\nname: lan\nmetadata: {a: b}\nspec: {cidr: 10.1.0.0/24}\n")
-    told = json.loads(applied("apply", "-f", str(tmp_path / "n.yaml"), "--dry-run", "-o", "json")[1])
+    told, = json.loads(applied("apply", "-f", str(tmp_path / "n.yaml"), "--dry-run", "-o", "json")[1])["items"]
     assert {field for field, effect in told["changes"].items() if effect != "none"} == {"/metadata"}
 
 

@@ -168,6 +168,6 @@ def test_the_log_says_who_asked_what_and_keeps_secrets(cloud: Any, caplog: Any) 
     lines = [JsonLines().format(record) for record in caplog.records]
     line = json.loads(lines[-1])
     assert {name: line[name] for name in ("request_id", "method", "route", "status", "actor")} == {
-        "request_id": "r-1", "method": "PUT", "route": "/v1/namespaces/{outer}/instances/{inner}", "status": 201,
+        "request_id": "r-1", "method": "PUT", "route": "/v1/namespaces/{namespace}/instances/{name}", "status": 201,
         "actor": "web/admin"}
     assert "hunter2" not in "".join(lines) and cloud.tokens["admin"].rsplit("_")[-1] not in "".join(lines)

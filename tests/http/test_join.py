@@ -158,8 +158,10 @@ def test_an_api_without_the_authoritys_key_lets_nobody_in(cloud: Any) -> None:
     assert cloud.ask("nobody", "POST", "/join").status_code == cloud.ask("nobody", "GET", "/join").status_code == 404
 
 
-def test_who_guesses_tokens_is_slowed_by_the_address_that_the_terminator_saw(door: Door) -> None:
-    listener = Listener(door.app, "127.0.0.1", 0, refusal(SCHEMAS.errors), threads=4)
+@pytest.mark.parametrize(("terminated", "neighbour"), [(True, 401), (False, 429)])
+def test_who_guesses_is_slowed_by_the_address_that_a_terminator_saw_and_by_its_own_without_one(
+        door: Door, terminated: bool, neighbour: int) -> None:
+    listener = Listener(door.app, "127.0.0.1", 0, refusal(SCHEMAS.errors), threads=4, terminated=terminated)
     serving = threading.Thread(target=listener.run)
     serving.start()
 
@@ -168,7 +170,7 @@ def test_who_guesses_tokens_is_slowed_by_the_address_that_the_terminator_saw(doo
         return requests.post("http://{}:{}/join".format(*listener.address), json={}, headers=headers, timeout=60).status_code
     try:
         assert [guess("192.0.2.7") for _ in range(10 * TOKENS)][-1] == 429      # those that are answered soon are many enough
-        assert guess("192.0.2.8") == 401
+        assert guess("192.0.2.8") == neighbour
     finally:
         listener.close()
         serving.join()

@@ -81,9 +81,12 @@ def test_a_route_that_nobody_described_is_noticed() -> None:
         describe(CATALOGUE, {"/v1/secret-passage": object()})
 
 
-def test_the_versions_that_a_client_may_name_are_those_that_were_released() -> None:
-    later = replace(CATALOGUE, released={0: {}, 1: {}})
-    assert describe(later, {})["components"]["parameters"]["Wisp-Version"]["schema"]["enum"] == ["1.0", "1.1"]
+def test_a_client_may_name_a_version_that_comes_later() -> None:
+    schema = describe(replace(CATALOGUE, released={0: {}, 1: {}}), {})["components"]["parameters"]["Wisp-Version"]["schema"]
+    named = Draft202012Validator(schema)
+    assert schema["examples"] == ["1.0", "1.1"]
+    assert all(map(named.is_valid, ["1.0", "1.1", "1.2", "1.10"]))
+    assert not any(map(named.is_valid, ["2.0", "1", "1.x", "1.01", "v1.0"]))
 
 
 def test_every_kind_has_every_operation(described: dict[str, Any]) -> None:
@@ -192,6 +195,13 @@ def test_an_answer_may_have_members_that_came_later_and_none_that_are_only_sent(
     told = list(reached(described, answers))
     assert described["components"]["schemas"]["InstanceStatus"] in told
     assert not any(node.get("additionalProperties") is False or node.get("writeOnly") for node in told)
+
+
+def test_an_answer_may_have_values_that_came_later_and_a_request_may_not(described: dict[str, Any]) -> None:
+    answers = [found(described, answer).get("content") for _, _, operation in operations(described) for answer in operation["responses"].values()]
+    assert {tuple(node["enum"]) for node in reached(described, answers) if "enum" in node} == {("True", "False", "Unknown")}
+    asked, told = (at(described, f"{SHOWN}{name}/properties/video") for name in ("InstanceSpec", "InstanceSpecShown"))
+    assert asked["enum"] == told["examples"]
 
 
 # --- what is answered is what is described

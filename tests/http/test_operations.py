@@ -130,14 +130,16 @@ def test_requests_are_counted_by_route_and_code(measured: Any) -> None:
     for name in ("a", "b", "c"):
         measured("GET", f"/v1/namespaces/web/networks/{name}")
     measured("GET", "/v1/namespaces/web/networks")
+    measured("GET", "/v1/namespaces/web")
     told = measured.told()
-    assert count("GET", "/v1/namespaces/{outer}/networks/{inner}", 404) + " 3.0" in told
-    assert count("GET", "/v1/namespaces/{outer}/networks", 200) + " 1.0" in told
+    assert count("GET", "/v1/namespaces/{namespace}/networks/{name}", 404) + " 3.0" in told
+    assert count("GET", "/v1/namespaces/{namespace}/networks", 200) + " 1.0" in told
+    assert count("GET", "/v1/namespaces/{name}", 200) + " 1.0" in told
 
 
 def test_patience_does_not_look_like_slowness(measured: Any) -> None:
     measured("GET", LAN, "wait=absent&timeout=0")
-    assert count("GET", "/v1/namespaces/{outer}/networks/{inner}?wait", 404) + " 1.0" in measured.told()
+    assert count("GET", "/v1/namespaces/{namespace}/networks/{name}?wait", 404) + " 1.0" in measured.told()
 
 
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")

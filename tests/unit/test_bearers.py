@@ -110,6 +110,12 @@ def test_all_addresses_of_a_host_are_one(door: Door) -> None:
     assert door.guess(1, "fe80::1%eth0") == ["unauthenticated"]
 
 
+def test_what_is_no_address_is_the_machine_that_forwarded_it(door: Door) -> None:
+    assert [door.ask("guess", f"zz:{number}") for number in range(TOKENS)] == ["unauthenticated"] * TOKENS
+    assert door.guess(1, "nonsense") == door.guess(1, "127.0.0.1") == ["too_many_requests 1"]
+    assert door.guess(1) == ["unauthenticated"]
+
+
 def test_what_is_remembered_is_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bearers, "REMEMBERED", 3)
     for number in range(9):

@@ -36,8 +36,13 @@ def test_what_is_not_this_apis_json_is_malformed(raw: bytes) -> None:
     assert refusal(raw).code == "malformed"
 
 
-def test_a_key_given_twice_is_refused_with_its_place() -> None:
-    assert refusal(b'{"a": 1, "b": {"c/d": 1, "c/d": 2}}').faults[0].pointer == "/c~1d"
+@pytest.mark.parametrize(("raw", "pointer"), [
+    (b'{"a": 1, "c/d": 1, "c/d": 2}', "/c~1d"),
+    (b'{"spec": {"cpus": 1, "cpus": 2}}', "/spec/cpus"),
+    (b'[{"a": [{}, {"cpus": 1, "cpus": 1}]}]', "/0/a/1/cpus"),
+    (b'{"b": {"x": {"k": 1, "k": 1}, "x": {}}}', "/b/x")])
+def test_a_key_given_twice_is_refused_with_its_place(raw: bytes, pointer: str) -> None:
+    assert refusal(raw).faults[0].pointer == pointer
 
 
 def test_brackets_in_a_text_are_no_nesting() -> None:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,5 +73,20 @@ func TestAWordThatNobodyUnderstandsIsAnError(t *testing.T) {
 	}
 	if _, err := schemas.Load(os.DirFS(directory)); err == nil || !strings.Contains(err.Error(), "x-boils") {
 		t.Error(err)
+	}
+}
+
+func TestTheNewestReleaseIsTheVersion(t *testing.T) {
+	source := t.TempDir()
+	if _, err := version(source); err == nil {
+		t.Error("a version, and nothing is released")
+	}
+	for minor := range 11 {
+		if err := os.MkdirAll(filepath.Join(source, "released", fmt.Sprintf("1.%d", minor)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := version(source); err != nil || !strings.Contains(string(text), `Version = "1.10"`) {
+		t.Error(string(text), err)
 	}
 }

@@ -46,6 +46,9 @@ func generate(source string) (map[string][]byte, error) {
 	if files["client/zz_codes.go"], err = codes(catalogue.Codes); err != nil {
 		return nil, err
 	}
+	if files["client/zz_version.go"], err = version(source); err != nil {
+		return nil, err
+	}
 	originals, err := filepath.Glob(filepath.Join(source, "v1", "*.json"))
 	if err != nil {
 		return nil, err

@@ -1,8 +1,8 @@
 """Who asked what, and how it went: a request id for everyone, one log line and one measure for each request.
 
 The id is the caller's own where it is harmless to repeat, so that one id follows a request through
-a provider, a proxy and this log. The line names the route, not the query, and the key by its public
-id; there is no body and no secret in it.
+a provider, a proxy and this log. The line names the route as `/openapi.json` has it, not the query, and
+the key by its namespace and name; there is no body and no secret in it.
 """
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import falcon
 
 from wisp import logs
+from wisp.api.documents import Kind
 
 Measure = Callable[[str, str, int, float], None]
 """Of a request: method, route, status, seconds."""
@@ -41,7 +42,10 @@ class Access:
     def process_response(self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool) -> None:
         seconds = time.monotonic() - req.context.began
         waited = "?wait" if "wait" in req.params else ""
-        self._measure(req.method, f"{req.uri_template or '-'}{waited}", resp.status_code, seconds)
-        log.info("%s %s %d", req.method, req.uri_template, resp.status_code, extra={"fields": {
-            **logs.asking.get(), "method": req.method, "route": req.uri_template, "path": req.path,
+        route = req.uri_template
+        if route and isinstance(resource, Kind):
+            route = resource.published(route)
+        self._measure(req.method, f"{route or '-'}{waited}", resp.status_code, seconds)
+        log.info("%s %s %d", req.method, route, resp.status_code, extra={"fields": {
+            **logs.asking.get(), "method": req.method, "route": route, "path": req.path,
             "status": resp.status_code, "ms": round(1000 * seconds, 1)}})

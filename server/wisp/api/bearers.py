@@ -4,7 +4,8 @@ A wrong key costs its client's address a token of twenty, and one comes back eac
 a key is not even looked at, but answered 429. Only failures count. So that a neighbour behind the same
 address is not shut out with the one who guesses, a key that has worked from there before is let through
 to be looked at: a guess is no such key. Whoever shows no key has guessed nothing. An IPv6 address
-counts as its /64, which one host may have to itself. Both memories are bounded: the oldest go first.
+counts as its /64, which one host may have to itself; what is no address, as if nothing
+had been forwarded. Both memories are bounded: the oldest go first.
 """
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 import falcon
@@ -45,7 +46,7 @@ class Bearers:
     def known(self, authorization: str | None, address: str) -> Caller:
         if not authorization:
             return self._authenticate(None)
-        client = IPv6Address(address.partition("%")[0]).packed[:8].hex() if ":" in address else address
+        client = _client(address)
         proof = client, hashlib.sha256(authorization.encode()).digest()
         with self._lock:
             missing = self._whole.get(client, 0.0) - self._clock() - (TOKENS - 1) * REFILL
@@ -62,6 +63,14 @@ class Bearers:
         with self._lock:
             _remember(self._proven, proof, None)
         return caller
+
+
+def _client(address: str) -> str:
+    try:
+        read = ip_address(address.partition("%")[0])
+    except ValueError:
+        return "127.0.0.1"      # who forwards stands there
+    return read.packed[:8].hex() if isinstance(read, IPv6Address) else str(read)
 
 
 def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -42,6 +42,7 @@ class DocsFile:
     """What the page is made of."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, file: str) -> None:
+        request.parameters(req, ())
         if file not in SERVED:
             raise Problem("not_found", "The page has no such part.")
         resp.content_type = f"{SERVED[file]}; charset=utf-8"

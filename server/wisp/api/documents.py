@@ -64,6 +64,11 @@ class Kind:
         namespace, name = (CLUSTER, outer) if inner is None else (outer, inner)
         return Ref(self.schema.kind, namespace, name)
 
+    def published(self, address: str) -> str:
+        """The address with the names that clients know its parts by."""
+        outer = "{name}" if self.schema.cluster else "{namespace}"
+        return address.replace("{outer}", outer).replace("{inner}", "{name}")
+
     def existing(self, **at: str) -> Ref:
         """For what can only exist already: a name that cannot be is one that is not there."""
         if misnamed(**at):

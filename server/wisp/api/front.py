@@ -30,6 +30,7 @@ class Alive:
     """`/livez`: the process answers; nothing else is asked."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        request.parameters(req, ())
         answer(resp, {"alive": True})
 
 
@@ -40,6 +41,7 @@ class Ready:
         self._resources = resources
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        request.parameters(req, ())
         health = self._resources.health()
         if not (health["store"] and health["mirror"]):
             resp.status = 503

@@ -7,8 +7,8 @@ of a kind by what it is (a collection, a document, its events), the others by th
 is described the moment its schema exists, and a new address without a description fails the tests.
 
 The schema files are closed: each says what its own version knows. A request is held to that; what is
-answered may have members that came later, so it is described open, or a client that checks its answers
-would break on the day the server is newer.
+answered may have members and values that came later, so it is described open, or a client that checks its
+answers would break on the day the server is newer: of an enum the values become examples.
 """
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from wisp.errors import Problem
 
 OUTLINE = Path(__file__).with_name("outline.json")
 METHODS = ("get", "put", "delete")
+CERTAINTY = ["True", "False", "Unknown"]
+"""Of a condition: the one enum in answers that never gains a value."""
 OURS = ("$schema", "$id", "title", "x-kind", "x-status")
 Json = dict[str, Any]
 
@@ -53,9 +55,8 @@ def describe(catalogue: Catalogue, routes: Mapping[str, object]) -> Json:
     templates, plain = outline.pop("kinds"), outline["paths"]
     outline["info"]["version"] = f"1.{catalogue.minor}"
     outline["paths"] = dict(sorted(_addressed(*route, templates, plain) for route in routes.items()))
-    if catalogue.released:
-        version = outline["components"]["parameters"]["Wisp-Version"]
-        version["schema"]["enum"] = [f"1.{minor}" for minor in sorted(catalogue.released)]
+    version = outline["components"]["parameters"]["Wisp-Version"]
+    version["schema"]["examples"] = [f"1.{minor}" for minor in sorted(catalogue.released)]
     outline["tags"] += [{"name": schema.plural, "description": schema.document["description"]}
                         for schema in catalogue.kinds.values()]
     responses: Json = {}
@@ -85,7 +86,6 @@ def _addressed(address: str, resource: object, templates: Json, plain: Json) -> 
     if not isinstance(resource, Kind):
         return address, plain[address]
     schema = resource.schema
-    address = address.replace("{outer}", "{name}" if schema.cluster else "{namespace}").replace("{inner}", "{name}")
     words = {"{Kinds}": pascal(schema.plural), "{kinds}": schema.plural, "{Kind}": pascal(schema.kind),
              "{kind}": schema.kind, "{a kind}": f"{'an' if schema.kind[0] in 'aeiou' else 'a'} {schema.kind}"}
     text = json.dumps(templates[type(resource).__name__])
@@ -96,7 +96,7 @@ def _addressed(address: str, resource: object, templates: Json, plain: Json) -> 
         content = item["put"]["requestBody"]["content"]["application/json"]
         content["examples"] = {f"{schema.kind}-{number}": {"value": {"spec": example}}
                                for number, example in enumerate(schema.document["examples"], 1)}
-    return address, item
+    return resource.published(address), item
 
 
 def _place(operation: Json, address: str) -> None:
@@ -124,7 +124,7 @@ def _problems(codes: Iterable[str], registry: Mapping[str, ErrorEntry]) -> Itera
 def _problem(status: int, codes: list[str], registry: Mapping[str, ErrorEntry]) -> Json:
     names = ["X-Request-Id", *(["WWW-Authenticate"] if status == 401 else []),
              *(["Retry-After"] if any(registry[code].retryable for code in codes) else [])]
-    narrowed = {"properties": {"status": {"const": status}, "code": {"enum": codes}}}
+    narrowed = {"properties": {"status": {"const": status}, "code": {"examples": codes}}}
     examples = {code: {"value": document(Problem(code, registry[code].description), registry, "tf-apply.7")}
                 for code in codes}
     return {"description": "\n\n".join(f"[`{code}`](/docs#{code}): {registry[code].description}" for code in codes),
@@ -173,11 +173,12 @@ def _kind(schema: Schema, envelope: Json, status: Json) -> Json:
 
 
 def _open(node: Any) -> Any:
-    """As it is answered: it may have members that are not listed, and has none that are only ever sent."""
+    """As it is answered: it may have members and values that are not listed, and no member that is only sent."""
     if isinstance(node, list):
         return [_open(each) for each in node]
     if not isinstance(node, dict):
         return node
-    return {name: _open(value) for name, value in node.items()
+    return {"examples" if name == "enum" and value != CERTAINTY else name: _open(value)
+            for name, value in node.items()
             if (name, value) != ("additionalProperties", False)
             and not (isinstance(value, dict) and value.get("writeOnly"))}

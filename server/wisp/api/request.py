@@ -18,6 +18,7 @@ from wisp.errors import Problem
 BODY_LIMIT = 1 << 20
 N = TypeVar("N", int, float)
 _ETAG = re.compile(r'"[\x21\x23-\x7e]+"')
+_VERSION = re.compile(r"1\.(0|[1-9][0-9]{0,3})")
 _WRITTEN = {int: "[0-9]{1,15}", float: r"[0-9]{1,9}(\.[0-9]{1,20})?(e-[0-9]{1,3})?"}
 
 
@@ -83,11 +84,11 @@ def create_only(req: falcon.Request) -> bool:
 
 
 def minor(req: falcon.Request, released: Collection[int]) -> int | None:
-    """The minor version of v1 that the client was written for; None for the newest."""
+    """The minor version of v1 that the client was written for; None for the newest here, which a later one is too."""
     given = req.get_header("Wisp-Version")
     if given is None:
         return None
-    if given not in {f"1.{each}" for each in released}:
-        known = ", ".join(f"1.{each}" for each in sorted(released)) or "none yet"
-        raise Problem("unknown_parameter", f"Wisp-Version is a released version: {known}.")
-    return int(given.partition(".")[2])
+    if not _VERSION.fullmatch(given):
+        raise Problem("unknown_parameter", "Wisp-Version is a version of v1, such as `1.0`.")
+    wanted = int(given.partition(".")[2])
+    return wanted if wanted in released else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from getpass import getpass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -59,7 +59,8 @@ class Command:
         self.kinds = catalogue.load()
         given = {name: os.environ[name] for name in environment.NAMES if os.environ.get(name)}
         self.set = {environment.ENDPOINT: HERE, **environment.read(CONFIG.expanduser()), **given}
-        self.client = Client(self.set[environment.ENDPOINT], self.set.get(environment.TOKEN, ""))
+        self.applied: list[dict[str, Any]] = []
+        self.client = Client(self.set[environment.ENDPOINT], self.set.get(environment.TOKEN, ""), self.kinds.minor)
 
     # --- addresses
 
@@ -117,6 +118,19 @@ class Command:
         return DONE
 
     def apply(self) -> int:
+        """People and pipes are told of each document when it is done, a program once, of all, whatever ends it."""
+        try:
+            return self._apply()
+        finally:
+            if self.said.output in show.WHOLE:
+                show.documents(self.applied, self.said.output)
+
+    def _tell(self, document: dict[str, Any], people: Callable[[], None]) -> None:
+        self.applied.append(document)
+        if self.said.output not in show.WHOLE:
+            show.answer(document, self.said.output, [show.called(document)], people)
+
+    def _apply(self) -> int:
         """In rounds: what refers to something further down is refused at first, and asked again."""
         pending = [document for source in self.said.file for document in files.documents(source)]
         given = set(map(show.called, pending)) if self.said.dry_run else set()
@@ -140,20 +154,34 @@ class Command:
         missed = {f"{each.kind}/{each.name}" for each in references if each.pointer in faults}
         missed = missed or {f"namespace/{self.within(document.get('namespace', ''))}"}
         if later := refusal.code in LATER and missed <= given:
-            show.answer({**document, "changes": {}, "after": sorted(missed)}, self.said.output, [show.called(document)],
-                        lambda: print(f"{show.called(document)}: create, after {', '.join(sorted(missed))}"))
+            self._tell({**document, "changes": {}, "after": sorted(missed)},
+                       lambda: print(f"{show.called(document)}: create, after {', '.join(sorted(missed))}"))
         return later
 
     def _put(self, document: dict[str, Any], given: set[str]) -> Refused | None:
         path = self.path(document["kind"], document["name"], document.get("namespace", ""))
-        body = {part: document[part] for part in ("metadata", "spec") if part in document}
-        query = {"dry_run": "true"} if self.said.dry_run else {}
+        body: dict[str, Any] = {part: document[part] for part in ("metadata", "spec") if part in document}
         try:
-            shown = self.client.call("PUT", path, json=body, params=query, headers=self.client.seen(path))
+            shown = self._sent(path, body, self.said.dry_run)
         except Refused as refused:
             return None if self._foretold(document, refused, given) else refused
-        show.answer(shown, self.said.output, [show.called(shown)], lambda: show.applied(shown))
+        self._tell(shown, lambda: show.applied(shown))
         return None
+
+    def _sent(self, path: str, body: dict[str, Any], rehearsed: bool) -> dict[str, Any]:
+        """Changes only what was seen, creates only where nothing was. Who loses a race to somebody that wanted the same
+        has what they wanted."""
+        query = {"dry_run": "true"} if rehearsed else {}
+        headers = self.client.seen(path) or {"If-None-Match": "*"}
+        try:
+            return self.client.call("PUT", path, json=body, params=query, headers=headers)  # type: ignore[no-any-return]
+        except Refused as refused:
+            if refused.code != "precondition_failed" or rehearsed:
+                raise
+            again = self._sent(path, body, rehearsed=True)
+            if set(again["changes"].values()) != {"none"}:
+                raise
+            return again
 
     def delete(self) -> int:
         self.client.call("DELETE", self.named(), headers=self.client.seen(self.named()))
@@ -184,7 +212,7 @@ class Command:
         """Tries the key before it keeps it. It is not read from the command line, which others may see."""
         token = getpass("API key: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
         endpoint = self.said.endpoint or self.set[environment.ENDPOINT]
-        seen = [each["name"] for each in Client(endpoint, token).pages("/v1/namespaces", {})]
+        seen = [each["name"] for each in Client(endpoint, token, self.kinds.minor).pages("/v1/namespaces", {})]
         namespace = self.said.namespace or (seen[0] if len(seen) == 1 else self.within())
         CONFIG.expanduser().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment.write(CONFIG.expanduser(), dict(zip(environment.NAMES, (endpoint, token, namespace), strict=True)))
@@ -194,7 +222,8 @@ class Command:
         verbs: Any = next(each for each in parser()._actions if each.dest == "verb").choices
         kinded = [verb for verb, made in verbs.items() if any(each.dest == "kind" for each in made._actions)]
         words = {"verbs": verbs, "kinded": kinded, "kinds": sorted(self.kinds.by_plural), "formats": show.FORMATS}
-        print(completion.SHELLS[self.said.shell] % {name: " ".join(known) for name, known in words.items()}, end="")
+        script = completion.SHELLS[self.said.shell] % {name: " ".join(known) for name, known in words.items()}
+        show.answer(script, "table", (), lambda: print(script, end=""))
         return DONE
 
 

@@ -46,10 +46,12 @@ class TimeIsUp(Exception):
 
 
 class Client:
-    def __init__(self, endpoint: str, token: str) -> None:
+    def __init__(self, endpoint: str, token: str, minor: int) -> None:
+        """`minor`: the version of v1 that it was built for; fields that came later keep what others gave them."""
         self._endpoint = endpoint.rstrip("/")
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.headers["Wisp-Version"] = f"1.{minor}"
         self._session.trust_env = False     # a .netrc would replace the key, a proxy variable the endpoint
         trusted = ssl.get_default_verify_paths()    # the machine's, or SSL_CERT_FILE, as for other programs
         self._session.verify = trusted.cafile or trusted.capath or True

@@ -6,6 +6,7 @@ that mean the same everywhere: `node` and `address`.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from wisp.conditions import find
 
 Document = Mapping[str, Any]
 FORMATS = ("table", "json", "yaml", "name")
+WHOLE = ("json", "yaml")        # one value, for programs
 EFFECTS = ("in_place", "restart", "replace")        # from the mildest to the hardest
 
 
@@ -28,7 +30,19 @@ def documents(shown: Sequence[Document], form: str, *, one: bool = False) -> Non
 
 
 def answer(value: Any, form: str, names: Iterable[str], people: Callable[[], None]) -> None:
-    """In one of the four forms. `names`: what `-o name` prints; `people`: prints it for people."""
+    """In one of the four forms. `names`: what `-o name` prints; `people`: prints it for people.
+
+    A reader that has seen enough (`| head`) ends the talk, not the work: what is said later goes nowhere.
+    """
+    try:
+        _answer(value, form, names, people)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _answer(value: Any, form: str, names: Iterable[str], people: Callable[[], None]) -> None:
     if form == "table":
         people()
     elif form == "name":

@@ -23,15 +23,16 @@ BEGUN_WITHIN = 60
 KEPT = 24 * 3600
 PINGS = 3
 CONSOLE = 16 * 1024
-TAKES = {"reboot": {"instance"}, "console_log": {"instance"}, "ping": {"network", "address"}}
+TAKES = {"reboot": {"instance", "mode"}, "console_log": {"instance"}, "ping": {"network", "address"}}
+OPTIONAL = {"mode"}
 
 
 class Action(Kind):
     def check(self, asked: Asked, world: World) -> Iterator[Fault]:
         if asked.was:
             return
-        do, given = asked.spec["do"], asked.spec.keys() - {"do", "mode"}
-        for name in sorted(TAKES[do] - given):
+        do, given = asked.spec["do"], asked.spec.keys() - {"do"}
+        for name in sorted(TAKES[do] - OPTIONAL - given):
             yield Fault(f"/spec/{name}", "required", f"The action {do} needs this field.")
         for name in sorted(given - TAKES[do]):
             yield Fault(f"/spec/{name}", "unknown_field", f"The action {do} does not take this field.")
@@ -61,7 +62,8 @@ class Action(Kind):
         spec = resource.spec
         match spec["do"]:
             case "reboot":
-                what, do = f"{spec['mode']} reboot", partial(_reboot, target.uid, spec["mode"] == "hard")
+                mode = spec.get("mode", "soft")
+                what, do = f"{mode} reboot", partial(_reboot, target.uid, mode == "hard")
             case "console_log":
                 what, do = "console log", partial(_console, target.uid)
             case _:
