@@ -103,6 +103,8 @@ class Beside:
             del query["after"]
         if headers.get("If-None-Match") == "*":
             headers.pop("If-Match", None)
+        if headers.get("Wisp-Version") == "0":              # schemathesis believes that it matches the pattern
+            del headers["Wisp-Version"]
         if case.path_parameters.get("name") == CALLER:
             case.path_parameters["name"] = "another"
 
