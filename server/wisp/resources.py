@@ -61,7 +61,7 @@ class Resources:
         self.catalogue, self._feed = catalogue, feed
         self.admission = Admission(catalogue, KINDS)
         self._store, self._mirror, self._world, self._journal = store, mirror, world, journal
-        self._growing, self._written = _Turnstile(), 0
+        self._growing, self._written, self._noting = _Turnstile(), 0, threading.Lock()
         self._closing = False
 
     # --- who asks
@@ -174,7 +174,9 @@ class Resources:
 
     def _commit(self, decision: Decision, caller: Caller) -> None:
         told = [decision.says] if decision.says else []
-        self._written = self._journal.write(decision.after.ref, decision.guards, decision.ops, told, caller.name)
+        revision = self._journal.write(decision.after.ref, decision.guards, decision.ops, told, caller.name)
+        with self._noting:      # who wrote earlier may come here later
+            self._written = max(self._written, revision)
 
     def _see_own(self) -> None:
         """Waits until the mirror shows what was written here: no answer waits for that, what is asked next does."""
